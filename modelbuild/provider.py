@@ -1,0 +1,114 @@
+"""Providers: what one target tells the targets that depend on it. Frozen dataclasses keyed by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from modelbuild.artifact import Artifact
+from modelbuild.label import Label
+
+if TYPE_CHECKING:
+    from modelbuild.tool import PythonTool
+
+
+@dataclass(frozen=True)
+class Provider:
+    """The base of every provider; toolchain authors derive their own."""
+
+
+@dataclass(frozen=True)
+class DefaultInfo(Provider):
+    """What `build` makes of a target. `validations` are built with it and fail it; nobody reads them."""
+
+    files: tuple[Artifact, ...] = ()
+    validations: tuple[Artifact, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenizerInfo(Provider):
+    """A tokenizer: a tree that holds `tokenizer.json` and `tokenizer_config.json`."""
+
+    directory: Artifact
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class DatasetInfo(Provider):
+    """A dataset: a tree with one file for each split, `<split>.jsonl`, and `dataset.json`.
+
+    task: `text_generation` (lines hold `prompt`, `completion`, `slice`), `language_modeling` (lines hold
+    `text`, `file`), or `image_classification` (lines hold `pixels`, `label`).
+    """
+
+    directory: Artifact
+    splits: tuple[str, ...]
+    task: str
+
+
+@dataclass(frozen=True)
+class ModelInfo(Provider):
+    """A model: a tree that transformers loads (`config.json`, `model.safetensors`, tokenizer files).
+
+    architecture: Hugging Face config keys, as far as they are known before the model is built.
+    dtype: of the stored weights: `float32`, `float16`, `int8`, `int4`.
+    format: `safetensors`, or `compressed-tensors` for packed integer weights.
+    quantization: scheme, bits, group_size, symmetric; empty for a floating-point model.
+    parent: the target this one was distilled, pruned or quantized from.
+    """
+
+    weights: Artifact
+    task: str
+    architecture: Mapping[str, Any] = field(hash=False)
+    dtype: str = "float32"
+    format: str = "safetensors"
+    quantization: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    tokenizer: TokenizerInfo | None = None
+    parent: Label | None = None
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class LogitsInfo(Provider):
+    """A teacher's outputs over the training split of a dataset: a tree, shared by its students."""
+
+    directory: Artifact
+    teacher: Label
+
+
+@dataclass(frozen=True)
+class MetricsInfo(Provider):
+    """Measured quality of `subject`: a JSON file, `{"schema": 1, "slices": {slice: {metric: number}}}`."""
+
+    metrics: Artifact
+    subject: Label
+
+
+@dataclass(frozen=True)
+class DeviceBinaryInfo(Provider):
+    """What a device's runtime loads. format: `gguf:Q4_0`, `onnx`; runtime: `llama.cpp`, `onnxruntime`."""
+
+    binary: Artifact
+    format: str
+    runtime: str
+
+
+@dataclass(frozen=True)
+class RunInfo(Provider):
+    """How `modelbuild run` runs a target: a tool called with what the user typed after `--`."""
+
+    tool: PythonTool
+    inputs: Mapping[str, Artifact] = field(hash=False)
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class TestInfo(Provider):
+    """A test or gate: `verdict` is a JSON file `{"passed": bool, "summary": str, ...}`.
+
+    The action that writes it succeeds whatever the verdict, so that it is cached; `modelbuild test`
+    reads the verdict and exits 3 when one did not pass.
+    """
+
+    verdict: Artifact

@@ -1,0 +1,57 @@
+"""Rules: a pydantic model of attributes with one pure method, `analyze`.
+
+The annotations are the schema: they are checked when a target is declared, and `modelbuild help rule`
+and docs/reference are generated from them and from the docstring.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from modelbuild.actions.action import Determinism
+from modelbuild.provider import Provider
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelbuild.analysis.context import Context
+
+
+class Rule(BaseModel):
+    """The base of every rule. A subclass `DeviceBinary` is the rule `device_binary`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+    determinism: ClassVar[Determinism] = "bitwise"
+    """What two runs of this rule's actions have in common; see DESIGN, Determinism."""
+    is_test: ClassVar[bool] = False
+    """Whether `modelbuild test` runs it. Names of test rules end in `_test`, or are `test_suite`."""
+
+    name: str
+    visibility: list[str] | None = None
+    tags: list[str] = []
+    testonly: bool = False
+    deprecation: str | None = None
+    target_compatible_with: list[str] = []
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """Declare actions and say what the target provides. Touches neither disk nor process."""
+        raise NotImplementedError
+
+
+COMMON_ATTRIBUTES = frozenset(Rule.model_fields)
+"""Attributes that every rule has; none of them is ever in an action key."""
+
+
+def rule_name(rule: type[Rule]) -> str:
+    """The name BUILD files call `rule` by: its class name in snake_case."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", rule.__name__).lower()
+
+
+def attribute_types(rule: type[Rule]) -> dict[str, Any]:
+    """Attribute name -> annotation, own attributes first, in order of declaration."""
+    own = {n: f.annotation for n, f in rule.model_fields.items() if n not in COMMON_ATTRIBUTES}
+    return own | {n: f.annotation for n, f in rule.model_fields.items() if n in COMMON_ATTRIBUTES}

@@ -1,0 +1,1 @@
+"""What a tool program may import, in any environment, and nothing else of modelbuild."""
