@@ -62,7 +62,8 @@ class UnresolvedDependencyError(RuntimeError):
 
 class Dependency:
     """A label in an attribute and, after analysis, what it leads to. Not a dataclass: pydantic would
-    build a schema of its fields before it asks for ours."""
+    build a schema of its fields before it asks for ours.
+    """
 
     __slots__ = ("label", "target")
 
@@ -168,7 +169,7 @@ def _resolve(value: object, info: ValidationInfo) -> tuple[Label, ResolvedTarget
         return value.label, value.target
     if not isinstance(value, str):
         raise ValueError(f"a label is a string, not {type(value).__name__}")
-    context = cast(AttributeContext, info.context)
+    context = cast("AttributeContext", info.context)
     try:
         label = parse_label(value, context.package, context.repository)
     except ModelbuildError as error:

@@ -1,0 +1,23 @@
+"""The built-in rules. Each is imported when a BUILD file first calls it."""
+
+from __future__ import annotations
+
+BUILTIN_RULES: dict[str, str] = {
+    "alias": "modelbuild.rules.native.alias:Alias",
+    "dataset": "modelbuild.rules.dataset.rule:Dataset",
+    "distill": "modelbuild.rules.distill.rule:Distill",
+    "evaluate": "modelbuild.rules.evaluate.rule:Evaluate",
+    "filegroup": "modelbuild.rules.native.filegroup:Filegroup",
+    "genrule": "modelbuild.rules.native.genrule:Genrule",
+    "gguf": "modelbuild.rules.gguf.rule:Gguf",
+    "onnx": "modelbuild.rules.onnx.rule:Onnx",
+    "prune": "modelbuild.rules.prune.rule:Prune",
+    "quality_gate_test": "modelbuild.rules.evaluate.rule:QualityGateTest",
+    "quality_table": "modelbuild.rules.evaluate.rule:QualityTable",
+    "quantize": "modelbuild.rules.quantize.rule:Quantize",
+    "teacher_logits": "modelbuild.rules.distill.rule:TeacherLogits",
+    "test_suite": "modelbuild.rules.native.test_suite:TestSuite",
+    "tokenizer": "modelbuild.rules.tokenizer.rule:Tokenizer",
+    "train": "modelbuild.rules.train.rule:Train",
+}
+"""Rule name -> `module:class`."""
