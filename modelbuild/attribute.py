@@ -96,6 +96,11 @@ class Dep(Dependency, Generic[P]):
         """The provider P of the target. Only inside `analyze`."""
         return self._resolved().providers[self.provider]  # type: ignore[return-value]
 
+    @property
+    def all_providers(self) -> Mapping[type[Provider], Provider]:
+        """Everything the target provides. Only inside `analyze`."""
+        return self._resolved().providers
+
     def get(self, provider: type[P]) -> P | None:
         """Another provider of the same target, if it has it. Only inside `analyze`."""
         return self._resolved().providers.get(provider)  # type: ignore[return-value]

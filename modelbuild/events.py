@@ -1,6 +1,6 @@
 """Events: everything that happens in a build, as data. Console, profile and reports read nothing else.
 
-`--events FILE` writes one JSON object a line: `{"schema": 1, "event": "<name>", "time_s": <since start>, ...}`.
+`--events FILE` writes one object a line, `{"schema": 1, "event": "<name>", "time_s": <since start>, ...}`.
 A field may be added within a schema version; one is never renamed or removed.
 """
 

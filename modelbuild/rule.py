@@ -15,7 +15,7 @@ from modelbuild.actions.action import Determinism
 from modelbuild.provider import Provider
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from modelbuild.analysis.context import Context
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class Rule(BaseModel):
     """The base of every rule. A subclass `DeviceBinary` is the rule `device_binary`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
 
     determinism: ClassVar[Determinism] = "bitwise"
     """What two runs of this rule's actions have in common; see DESIGN, Determinism."""
@@ -36,6 +38,11 @@ class Rule(BaseModel):
     testonly: bool = False
     deprecation: str | None = None
     target_compatible_with: list[str] = []
+
+    @classmethod
+    def declared_outputs(cls, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names of output files that are labels of the package, as genrule's `outs` are."""
+        return ()
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Declare actions and say what the target provides. Touches neither disk nor process."""

@@ -85,9 +85,14 @@ class Context:
         outputs: Mapping[str, Artifact],
         mnemonic: str = "Genrule",
         progress: str = "",
+        executable: bool = False,
     ) -> None:
-        """Declare an action that runs `command` in bash. Logical names are the paths the command uses."""
-        self._add(ShellTool(), {"command": command}, inputs, outputs, mnemonic, progress=progress)
+        """Declare an action that runs `command` in bash. Logical names are the paths the command uses.
+
+        executable: the outputs are programs, whatever mode the command leaves them in.
+        """
+        params = {"command": command, "executable": executable}
+        self._add(ShellTool(), params, inputs, outputs, mnemonic, progress=progress)
 
     def write(self, artifact: Artifact, content: str, *, executable: bool = False) -> None:
         """Declare an action that writes `content` (UTF-8) to `artifact`."""

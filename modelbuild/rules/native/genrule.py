@@ -1,0 +1,138 @@
+"""genrule: a shell command that makes files, as in Bazel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelbuild.analysis.context import Context
+from modelbuild.artifact import Artifact
+from modelbuild.attribute import Files
+from modelbuild.label import Label, parse_label
+from modelbuild.provider import DefaultInfo, Provider
+from modelbuild.rule import Rule
+
+OUTPUT_ROOT = "modelbuild-out"
+_VARIABLE = re.compile(r"\$(\$|\(([^()]*)\)|[@<^]|)")
+
+
+class Genrule(Rule):
+    """Runs a bash command that makes files; means the same as in Bazel.
+
+    In `cmd`, `$<` is the one source, `$(SRCS)` all of them, `$@` the one output, `$(OUTS)` all of them,
+    `$(@D)` and `$(RULEDIR)` the output directory, `$(location //pkg:target)` (`locations`, `execpath`,
+    `execpaths`) the path of a source, tool or output, and `$$` a dollar sign.
+
+        genrule(name = "upper", srcs = ["in.txt"], outs = ["out.txt"], cmd = "tr a-z A-Z < $< > $@")
+    """
+
+    srcs: list[Files] = []
+    """Files and targets that the command reads."""
+    outs: list[str]
+    """Files it makes, relative to the package; each is a label too."""
+    cmd: str
+    """The command, run by bash with `set -e -o pipefail` in a directory that holds its inputs only."""
+    cmd_bash: str = ""
+    """Taken instead of `cmd` when given, as in Bazel."""
+    tools: list[Files] = []
+    """Programs that the command runs; like `srcs`, but not in `$(SRCS)`."""
+    executable: bool = False
+    """Whether the output is a program; allowed with exactly one output."""
+    message: str = ""
+    """What is shown while it runs."""
+    local: bool = False
+    """Accepted as in Bazel; every action runs locally."""
+
+    @classmethod
+    def declared_outputs(cls, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+        """The output files, which are labels of the package."""
+        outs = attributes.get("outs", ())
+        return tuple(outs) if isinstance(outs, list | tuple) else ()
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """One action."""
+        if not self.outs:
+            ctx.fail("`outs` is empty", hint="a genrule makes at least one file")
+        if self.executable and len(self.outs) != 1:
+            ctx.fail("`executable` needs exactly one output")
+        outputs = [ctx.declare_output(name) for name in self.outs]
+        by_label: dict[Label, list[str]] = {}
+        sources: dict[str, Artifact] = {}
+        for dependency in (*self.srcs, *self.tools):
+            paths = by_label.setdefault(dependency.label, [])
+            for artifact in dependency.artifacts:
+                sources[str(artifact)] = artifact
+                if str(artifact) not in paths:
+                    paths.append(str(artifact))
+        for name, output in zip(self.outs, outputs, strict=True):
+            by_label[ctx.label.sibling(name)] = [str(output)]
+        source_paths = list(dict.fromkeys(str(a) for s in self.srcs for a in s.artifacts))
+        expand = _Expansion(ctx, source_paths, [str(output) for output in outputs], by_label)
+        ctx.run_shell(
+            command=expand.command(self.cmd_bash or self.cmd),
+            inputs=sources,
+            outputs={str(output): output for output in outputs},
+            progress=self.message,
+            executable=self.executable,
+        )
+        return [DefaultInfo(tuple(outputs))]
+
+
+class _Expansion:
+    """The `$` variables of one command."""
+
+    def __init__(
+        self, ctx: Context, sources: list[str], outputs: list[str], by_label: Mapping[Label, list[str]]
+    ) -> None:
+        self._ctx = ctx
+        self._sources = sources
+        self._outputs = outputs
+        self._by_label = by_label
+        self._directory = f"{OUTPUT_ROOT}/{ctx.label.package}".rstrip("/")
+
+    def command(self, text: str) -> str:
+        """`text` with every variable replaced."""
+        return _VARIABLE.sub(lambda match: self._variable(match.group(1), match.group(2)), text)
+
+    def _variable(self, token: str, name: str | None) -> str:
+        match name if name is not None else token:
+            case "$":
+                return "$"
+            case "<":
+                return self._one(self._sources, "$<", "source")
+            case "@":
+                return self._one(self._outputs, "$@", "output")
+            case "^" | "SRCS":
+                return " ".join(self._sources)
+            case "OUTS":
+                return " ".join(self._outputs)
+            case "RULEDIR":
+                return self._directory
+            case "@D":
+                return self._outputs[0].rpartition("/")[0] if len(self._outputs) == 1 else self._directory
+            case "GENDIR" | "BINDIR":
+                return OUTPUT_ROOT
+        if name is None:
+            self._ctx.fail("a `$` in `cmd` starts no variable", hint="write `$$` for a dollar sign")
+        function, _, argument = name.partition(" ")
+        if function in ("location", "execpath", "rootpath"):
+            return self._one(self._paths(argument), f"$({name})", "file")
+        if function in ("locations", "execpaths", "rootpaths"):
+            return " ".join(self._paths(argument))
+        return self._ctx.fail(f"`$({name})` is no variable", hint="write `$$(...)` for a shell substitution")
+
+    def _paths(self, text: str) -> list[str]:
+        label = self._ctx.label
+        wanted = parse_label(text.strip(), label.package, label.repository)
+        if wanted not in self._by_label:
+            self._ctx.fail(
+                f"`$(location {text})` names nothing that the rule reads or makes",
+                hint=f"add `{text}` to `srcs` or `tools`",
+            )
+        return self._by_label[wanted]
+
+    def _one(self, paths: list[str], variable: str, noun: str) -> str:
+        if len(paths) != 1:
+            self._ctx.fail(f"`{variable}` needs exactly one {noun}, and there are {len(paths)}")
+        return paths[0]
