@@ -1,0 +1,7 @@
+"""`python -m modelbuild.cli`."""
+
+import sys
+
+from modelbuild.cli.main import main
+
+sys.exit(main())

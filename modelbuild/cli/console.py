@@ -1,0 +1,62 @@
+"""The console of a build: plain or live, and the files that flags ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelbuild.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from modelbuild.cli.event_files import ResultSink
+    from modelbuild.events import EventSink
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleOptions:
+    """What the flags of a build say about showing it. events, profile: paths of files to write."""
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+    events: str | None = None
+    profile: str | None = None
+
+
+@contextmanager
+def open_console(
+    terminal: Terminal, root: Path, options: ConsoleOptions
+) -> Iterator[tuple[EventSink, ResultSink | None]]:
+    """The sink for one build's events, and the one that collects the result for `--json`.
+
+    Raises UsageError when a file of `options` cannot be written.
+    """
+    from modelbuild.cli.event_files import (  # noqa: PLC0415
+        JsonlSink,
+        ProfileSink,
+        ResultSink,
+        TeeSink,
+        open_for_writing,
+    )
+
+    sinks: list[EventSink] = []
+    if options.events:
+        sinks.append(JsonlSink(open_for_writing(options.events, "--events")))
+    if options.profile:
+        sinks.append(ProfileSink(open_for_writing(options.profile, "--profile")))
+    result = ResultSink() if options.json else None
+    if result is not None:
+        sinks.append(result)
+    if terminal.live:
+        from modelbuild.cli.live_console import LiveConsole as Console  # noqa: PLC0415
+    else:
+        from modelbuild.cli.plain_console import PlainConsole as Console  # type: ignore[assignment]  # noqa: PLC0415
+    console = Console(terminal, root, quiet=options.quiet, verbose=options.verbose)
+    sinks.append(console)
+    try:
+        yield TeeSink(sinks), result
+    finally:
+        console.close()

@@ -1,0 +1,191 @@
+"""Sinks that write files: `--events` as JSON lines, `--profile` as a Chrome trace, `--json` at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from modelbuild.cli.board import Board
+from modelbuild.errors import UsageError
+from modelbuild.events import (
+    ActionFinished,
+    ActionProgress,
+    ActionStarted,
+    BuildFinished,
+    Event,
+    EventSink,
+    to_json,
+)
+
+RESULT_SCHEMA = 1
+_MICROSECONDS = 1e6
+
+
+class TeeSink:
+    """Hands every event to several sinks."""
+
+    def __init__(self, sinks: Sequence[EventSink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        for sink in self._sinks:
+            sink(event)
+
+
+def open_for_writing(path: str, flag: str) -> TextIO:
+    """A file that a flag names. Raises UsageError when it cannot be written."""
+    try:
+        return open(path, "w", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise UsageError(f"`{flag} {path}` cannot be written", notes=(error.strerror or str(error),)) from error
+
+
+class JsonlSink:
+    """One JSON object a line, as events happen; the schema is that of modelbuild.events."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        self._stream.write(json.dumps(to_json(event), separators=(",", ":"), ensure_ascii=False) + "\n")
+        if isinstance(event, BuildFinished):
+            self._stream.close()
+
+
+class ProfileSink:
+    """A Chrome trace: one lane for each action that runs at the same time as others, one for cache hits."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._rows: list[dict[str, Any]] = []
+        self._lanes: list[int | None] = []
+        self._started: dict[int, ActionStarted] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Take one event; the file is written at the last one."""
+        match event:
+            case ActionStarted():
+                self._started[event.action] = event
+                if None in self._lanes:
+                    self._lanes[self._lanes.index(None)] = event.action
+                else:
+                    self._lanes.append(event.action)
+            case ActionFinished():
+                self._finish(event)
+            case ActionProgress():
+                self._count(event)
+            case BuildFinished():
+                self._write(event)
+            case _:
+                pass
+
+    def _finish(self, event: ActionFinished) -> None:
+        started = self._started.pop(event.action, None)
+        arguments = {
+            "label": event.label,
+            "result": event.result,
+            "key": event.key,
+            "peak_rss_bytes": event.peak_rss_bytes,
+            "reason": event.reason,
+        }
+        row: dict[str, Any] = {
+            "name": f"{event.mnemonic} {event.label}",
+            "cat": event.result,
+            "pid": 1,
+            "args": arguments,
+        }
+        if started is None:
+            row |= {"ph": "i", "s": "t", "tid": 0, "ts": event.time_s * _MICROSECONDS}
+        else:
+            lane = self._lanes.index(event.action)
+            self._lanes[lane] = None
+            duration = event.time_s - started.time_s
+            row |= {
+                "ph": "X",
+                "tid": lane + 1,
+                "ts": started.time_s * _MICROSECONDS,
+                "dur": duration * _MICROSECONDS,
+            }
+            if event.result == "failed":
+                row["cname"] = "terrible"
+        self._rows.append(row)
+
+    def _count(self, event: ActionProgress) -> None:
+        started = self._started.get(event.action)
+        values = {name: value for name, value in event.metrics.items() if not isinstance(value, str)}
+        if started is not None:
+            self._rows += [
+                {
+                    "ph": "C",
+                    "pid": 1,
+                    "ts": event.time_s * _MICROSECONDS,
+                    "name": f"{name} {started.label}",
+                    "args": {name: value},
+                }
+                for name, value in values.items()
+            ]
+
+    def _write(self, event: BuildFinished) -> None:
+        names = ["cache hits", *(f"slot {lane + 1}" for lane in range(len(self._lanes)))]
+        header: list[dict[str, Any]] = [
+            {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "modelbuild"}}
+        ]
+        for lane, name in enumerate(names):
+            common = {"ph": "M", "pid": 1, "tid": lane}
+            header += [
+                common | {"name": "thread_name", "args": {"name": name}},
+                common | {"name": "thread_sort_index", "args": {"sort_index": lane}},
+            ]
+        other = {
+            "executed": event.executed,
+            "wall_s": event.wall_s,
+            "critical_path_s": event.critical_path_s,
+            "exit_code": event.exit_code,
+        }
+        with self._stream:
+            document = {"traceEvents": header + self._rows, "displayTimeUnit": "ms", "otherData": other}
+            json.dump(document, self._stream)
+            self._stream.write("\n")
+
+
+class ResultSink:
+    """Folds the events into the document that `--json` prints."""
+
+    def __init__(self) -> None:
+        self._board = Board()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        self._board.add(event)
+
+    def document(self) -> dict[str, Any]:
+        """Targets, tests, failures, counts and the exit code."""
+        board, finished = self._board, self._board.finished
+        return {
+            "schema": RESULT_SCHEMA,
+            "command": board.started.command if board.started else "",
+            "exit_code": finished.exit_code if finished else None,
+            "wall_s": finished.wall_s if finished else None,
+            "counts": {
+                "executed": finished.executed if finished else 0,
+                "local_hits": finished.local_hits if finished else 0,
+                "remote_hits": finished.remote_hits if finished else 0,
+                "unchanged": finished.unchanged if finished else 0,
+                "failed": finished.failed if finished else 0,
+            },
+            "targets": [
+                {"label": t.label, "built": t.built, "files": list(t.files)} for t in board.targets
+            ],
+            "tests": [
+                {"label": t.label, "passed": t.passed, "summary": t.summary, "cached": t.cached}
+                for t in board.tests
+            ],
+            "failures": [
+                {"label": f.label, "mnemonic": f.mnemonic, "error": f.error, "log": f.log}
+                for f in board.failures
+            ],
+            "skipped": list(finished.skipped) if finished else [],
+        }

@@ -1,0 +1,146 @@
+"""`modelbuild`: picks the command, runs it, and turns what goes wrong into a message and an exit code.
+
+Nothing heavy is imported here: each command is a module of its own, imported when it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType, ModuleType
+
+from modelbuild.cli.terminal import ColorMode, Environment, Terminal, paint_error
+from modelbuild.errors import ExitCode, ModelbuildError, UsageError
+
+COMMANDS: dict[str, str] = {
+    "build": "Build targets",
+    "test": "Build and run tests and gates",
+    "run": "Build a target and run it",
+    "query": "Ask about the target graph",
+    "cquery": "Ask about configured targets",
+    "aquery": "Show the actions of targets",
+    "explain": "Say why a target ran, or would run",
+    "affected": "List the targets that a change touches",
+    "cache": "Show, shrink or verify the local cache",
+    "log": "Show the log of a target's last run",
+    "init": "Make a workspace that builds",
+    "info": "Show versions and paths",
+    "help": "Explain commands and rules",
+    "completion": "Print a completion script for a shell",
+    "version": "Print the version",
+}
+HIDDEN_COMMANDS = ("complete",)
+
+EXIT_BUG = 70
+"""An exception that is no ModelbuildError: a bug in modelbuild (EX_SOFTWARE of sysexits.h)."""
+EXIT_BROKEN_PIPE = 141
+"""Whoever read our output went away; what a shell reports for SIGPIPE."""
+
+
+def command_module(name: str) -> ModuleType:
+    """The module of a command: `configure(parser)`, `run(args, terminal)`, SUMMARY and USAGE."""
+    return importlib.import_module(f"modelbuild.cli.{name}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code and raises nothing."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    terminal = Terminal(Environment.read(os.environ), _color(words))
+    previous = signal.signal(signal.SIGTERM, _terminate) if _is_main_thread() else None
+    try:
+        code = _dispatch(words, terminal)
+        terminal.out.flush()
+        return int(code)
+    except ModelbuildError as error:
+        terminal.say(paint_error(terminal, str(error)))
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        terminal.say("interrupted")
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except Exception:  # noqa: BLE001  # the last line of defence: a bug is reported, never hidden
+        return _report_bug(words, terminal)
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _dispatch(words: list[str], terminal: Terminal) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        words = ["help", *words[1:]]
+    if words[0] == "--version":
+        words = ["version", *words[1:]]
+    name, *arguments = words
+    if name.startswith("-"):
+        raise UsageError(
+            f"the flag `{name}` stands before the command",
+            hint=f"flags follow the command: `modelbuild build {name} //...`",
+        )
+    if name not in COMMANDS and name not in HIDDEN_COMMANDS:
+        from modelbuild.cli.suggestion import did_you_mean  # noqa: PLC0415
+
+        raise UsageError(
+            f"there is no command `{name}`",
+            hint=did_you_mean(name, COMMANDS, "`modelbuild help` lists the commands"),
+        )
+    from modelbuild.cli.command_line import CommandLine, add_general_flags  # noqa: PLC0415
+
+    module = command_module(name)
+    parser = CommandLine(name, module.SUMMARY, module.USAGE)
+    module.configure(parser)
+    add_general_flags(parser)
+    before_rest = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "-h" in before_rest or "--help" in before_rest:
+        terminal.write(parser.format_help())
+        return ExitCode.OK
+    return int(module.run(parser.read(arguments), terminal))
+
+
+def _color(words: Sequence[str]) -> ColorMode:
+    """--color has to be known before the parser, whose errors are coloured too."""
+    mode: ColorMode = "auto"
+    for at, word in enumerate(words):
+        if word == "--":
+            break
+        value = words[at + 1] if word == "--color" and at + 1 < len(words) else word.removeprefix("--color=")
+        if value in ("always", "never", "auto") and word.startswith("--color"):
+            mode = value  # type: ignore[assignment]
+    return mode
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a build as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _is_main_thread() -> bool:
+    import threading  # noqa: PLC0415
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def _report_bug(words: Sequence[str], terminal: Terminal) -> int:
+    import tempfile  # noqa: PLC0415
+    import traceback  # noqa: PLC0415
+
+    text = traceback.format_exc()
+    last = text.strip().rpartition("\n")[2]
+    if "-v" in words or "--verbose" in words:
+        terminal.say(text)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="modelbuild-bug-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as stream:
+            stream.write(f"modelbuild {' '.join(words)}\n{text}")
+        where = f"the traceback is in {stream.name}"
+    except OSError:
+        where = "`--verbose` shows the traceback"
+    error = f"error: this is a bug in modelbuild: {last}\n   = {where}"
+    terminal.say(paint_error(terminal, error))
+    return EXIT_BUG

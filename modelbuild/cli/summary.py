@@ -1,0 +1,139 @@
+"""What is said when a build is over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from modelbuild.cli import units
+from modelbuild.cli.board import Board
+from modelbuild.cli.terminal import Terminal
+from modelbuild.errors import ExitCode
+from modelbuild.events import ActionFinished, BuildFinished, TargetFinished
+from modelbuild.label import Label, parse_label
+
+_TAIL_LINES = 20
+_TAIL_BYTES = 64 << 10
+_TARGETS_SHOWN = 20
+_FILES_SHOWN = 5
+
+
+def short_label(text: str) -> str:
+    """`//targets:teacher`, without the name where it repeats the package: `//a/b:b` -> `//a/b`."""
+    label: Label = parse_label(text)
+    if label.package.rpartition("/")[2] == label.name:
+        return text.rpartition(":")[0]
+    return text
+
+
+def summary_lines(board: Board, root: Path, terminal: Terminal, *, quiet: bool) -> Iterator[str]:
+    """The last lines of a build: tests, targets with their files, one line of counts."""
+    finished = board.finished
+    if finished is None:
+        return
+    for test in board.tests:
+        if quiet and test.passed:
+            continue
+        word = terminal.paint("PASSED", "green") if test.passed else terminal.paint("FAILED", "red")
+        cached = terminal.paint(" (cached)", "dim") if test.cached else ""
+        yield f"{word} {test.label}{cached}" + (f": {test.summary}" if test.summary else "")
+    if quiet:
+        if finished.exit_code not in (ExitCode.OK, ExitCode.TEST_FAILED):
+            yield _count_line(board, finished, terminal)
+        return
+    built = [target for target in board.targets if target.built]
+    if not _is_null(finished) and finished.exit_code != ExitCode.INTERRUPTED:
+        yield from _target_lines(built, root, terminal)
+    for label in finished.skipped:
+        yield f"{terminal.paint('not built', 'yellow')} {label}: something it needs failed"
+    yield _count_line(board, finished, terminal)
+
+
+def _is_null(finished: BuildFinished) -> bool:
+    ran = finished.executed + finished.local_hits + finished.remote_hits + finished.failed
+    return ran == 0 and finished.exit_code == ExitCode.OK
+
+
+def _target_lines(built: list[TargetFinished], root: Path, terminal: Terminal) -> Iterator[str]:
+    shown = built if len(built) <= _TARGETS_SHOWN else built[: _TARGETS_SHOWN - 1]
+    for target in shown:
+        yield terminal.paint(target.label, "bold")
+        files = target.files if len(target.files) <= _FILES_SHOWN else target.files[: _FILES_SHOWN - 1]
+        for file in files:
+            yield f"  {file}{terminal.paint(_size_of(root / file), 'dim')}"
+        if len(files) < len(target.files):
+            yield f"  and {len(target.files) - len(files)} more files"
+    if len(shown) < len(built):
+        yield f"and {units.count(len(built) - len(shown), 'more target')}"
+
+
+def _count_line(board: Board, finished: BuildFinished, terminal: Terminal) -> str:
+    time = units.duration(finished.wall_s)
+    built = [target for target in board.targets if target.built]
+    if finished.exit_code == ExitCode.INTERRUPTED:
+        return f"{terminal.paint('interrupted', 'yellow')} after {time}; what was finished is kept"
+    if _is_null(finished):
+        if len(built) == 1:
+            return f"{short_label(built[0].label)} is up to date ({time})"
+        return f"{units.count(len(built), 'target')} are up to date ({time})"
+    counts = (
+        f"{finished.executed:,} executed, {finished.local_hits + finished.remote_hits:,} cached, "
+        f"{finished.unchanged:,} unchanged, {finished.failed:,} failed in {time}"
+    )
+    if finished.critical_path_s > 1 and finished.executed > 1:
+        counts += f" (critical path {units.duration(finished.critical_path_s)})"
+    if finished.exit_code in (ExitCode.OK, ExitCode.TEST_FAILED):
+        word = terminal.paint("built", "green")
+        return f"{word} {units.count(len(built), 'target')}: {counts}"
+    word = terminal.paint("failed", "red")
+    whole = len(board.targets) or len(built) + len(finished.skipped)
+    return f"{word}: {len(built):,} of {units.count(whole, 'target')} built: {counts}"
+
+
+def failure_lines(failure: ActionFinished, terminal: Terminal, root: Path) -> Iterator[str]:
+    """A failed action: what, the cause, the end of its log and where all of it is."""
+    head = f"{failure.mnemonic} failed for `{failure.label}` after {units.duration(failure.duration_s)}"
+    yield f"{terminal.paint('error:', 'red')} {terminal.paint(head, 'bold')}"
+    for line in failure.error.splitlines():
+        yield line if line.startswith(("hint:", " ")) else f"   = {line.removeprefix('error: ')}"
+    if not failure.log:
+        return
+    path = root / failure.log
+    tail, cut = _tail(path)
+    if tail:
+        yield f"   = the end of its log ({path}):" if cut else f"   = its log ({path}):"
+        yield from (f"   {terminal.paint('|', 'blue')} {line}" for line in tail)
+    else:
+        yield f"   = its log ({path}) is empty"
+
+
+def _tail(path: Path) -> tuple[list[str], bool]:
+    """The last lines of a log, and whether there was more before them."""
+    try:
+        with open(path, "rb") as stream:
+            length = stream.seek(0, os.SEEK_END)
+            stream.seek(max(length - _TAIL_BYTES, 0))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return [], False
+    # Progress bars rewrite their line with carriage returns; only what was last on it counts.
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip().split("\n")]
+    if lines == [""]:
+        return [], False
+    return lines[-_TAIL_LINES:], len(lines) > _TAIL_LINES or length > _TAIL_BYTES
+
+
+def _size_of(path: Path) -> str:
+    """` (1.9 MB)`; of a tree the sum of its files; nothing when it cannot be read."""
+    try:
+        if not path.is_dir():
+            return f" ({units.size(path.stat().st_size)})"
+        sizes = [
+            os.stat(os.path.join(folder, name)).st_size
+            for folder, _, names in os.walk(path)
+            for name in names
+        ]
+    except OSError:
+        return ""
+    return f" ({units.size(sum(sizes))} in {units.count(len(sizes), 'file')})"

@@ -1,0 +1,21 @@
+"""`modelbuild version`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from modelbuild import __version__
+from modelbuild.cli.terminal import Terminal
+
+SUMMARY = "Print the version"
+USAGE = ""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """No flags of its own."""
+
+
+def run(args: Namespace, terminal: Terminal) -> int:
+    """Print it."""
+    terminal.write(f"modelbuild {__version__}")
+    return 0
