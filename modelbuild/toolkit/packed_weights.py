@@ -1,0 +1,120 @@
+"""Packed integer weights as compressed-tensors stores them (`pack-quantized`). Needs numpy and safetensors.
+
+A quantized `x.weight` of shape [rows, columns] is stored as `x.weight_packed` (int32; the codes of a row, offset
+by 2^(bits-1), as one little-endian stream of bits), `x.weight_scale` [rows, groups] and `x.weight_shape`;
+asymmetric ones also have `x.weight_zero_point`, packed along the rows. The weight is (code - zero) * scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+
+from modelbuild.toolkit.model_tree import weight_files
+from modelbuild.toolkit.request import ToolError
+
+Array = npt.NDArray[np.generic]
+
+_DTYPES: Mapping[str, str] = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """One quantized matrix. codes: int8 [rows, columns]; scales: float32 [rows, groups], a group is
+    columns / groups neighbours in a row; zeros: int8 [rows, groups], or None when symmetric.
+    """
+
+    codes: npt.NDArray[np.int8]
+    scales: npt.NDArray[np.float32]
+    zeros: npt.NDArray[np.int8] | None
+    bits: int
+
+    @property
+    def group_size(self) -> int:
+        """Weights that share a scale."""
+        return self.codes.shape[1] // self.scales.shape[1]
+
+    def rows(self, order: npt.NDArray[np.intp]) -> PackedWeight:
+        """The same weight with its rows in another order."""
+        zeros = None if self.zeros is None else self.zeros[order]
+        return PackedWeight(self.codes[order], self.scales[order], zeros, self.bits)
+
+    def dequantized(self) -> npt.NDArray[np.float32]:
+        """The weights in float32, [rows, columns]."""
+        codes = self.codes.astype(np.float32)
+        if self.zeros is not None:
+            codes -= np.repeat(self.zeros, self.group_size, axis=1)
+        return codes * np.repeat(self.scales, self.group_size, axis=1)
+
+
+def pack(codes: npt.NDArray[np.int8], bits: int) -> npt.NDArray[np.int32]:
+    """Pack signed codes [rows, columns] into int32 [rows, ceil(columns * bits / 32)]."""
+    rows = codes.shape[0]
+    unsigned = (codes.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
+    stream = np.unpackbits(unsigned[..., None], axis=2, count=bits, bitorder="little").reshape(rows, -1)
+    stream = np.pad(stream, ((0, 0), (0, -stream.shape[1] % 32)))
+    return np.packbits(stream, axis=1, bitorder="little").view("<i4")
+
+
+def unpack(packed: npt.NDArray[np.int32], bits: int, columns: int) -> npt.NDArray[np.int8]:
+    """The inverse of `pack`."""
+    rows = packed.shape[0]
+    stream = np.unpackbits(np.ascontiguousarray(packed).view(np.uint8), axis=1, bitorder="little")
+    values = stream[:, : columns * bits].reshape(rows, columns, bits)
+    unsigned = np.packbits(values, axis=2, bitorder="little")[..., 0]
+    return (unsigned.astype(np.int16) - (1 << (bits - 1))).astype(np.int8)
+
+
+def read_tensors(model: Path) -> dict[str, Array]:
+    """Every tensor of a model tree in its stored type; bfloat16, which numpy lacks, becomes float32."""
+    tensors: dict[str, Array] = {}
+    for path in weight_files(model):
+        try:
+            entries = safetensors.deserialize(path.read_bytes())
+        except safetensors.SafetensorError as error:
+            raise ToolError(f"`{path.name}` is not a safetensors file: {error}") from error
+        for name, entry in entries:
+            dtype = entry["dtype"]
+            if dtype not in _DTYPES:
+                raise ToolError(f"tensor `{name}` has type {dtype}, which is not supported here")
+            array: Array = np.frombuffer(entry["data"], _DTYPES[dtype]).reshape(entry["shape"])
+            if dtype == "BF16":
+                array = (array.astype(np.uint32) << 16).view(np.float32)
+            tensors[name] = array
+    return tensors
+
+
+def split_packed(tensors: Mapping[str, Array], bits: int) -> tuple[dict[str, PackedWeight], dict[str, Array]]:
+    """Separate packed weights (by the name of the weight, `x.weight`) from the tensors stored as they are."""
+    packed: dict[str, PackedWeight] = {}
+    plain = dict(tensors)
+    for key in [name for name in tensors if name.endswith("_packed")]:
+        name = key.removesuffix("_packed")
+        words = plain.pop(key)
+        try:
+            scales = plain.pop(f"{name}_scale").astype(np.float32)
+            rows, columns = (int(n) for n in plain.pop(f"{name}_shape"))
+        except KeyError as error:
+            raise ToolError(f"the packed weight `{name}` lacks {error}") from error
+        zeros = plain.pop(f"{name}_zero_point", None)
+        if zeros is not None:
+            zeros = unpack(np.ascontiguousarray(zeros.T).astype(np.int32), bits, rows).T
+        codes = unpack(words.astype(np.int32, copy=False), bits, columns)
+        packed[name] = PackedWeight(codes, scales.reshape(rows, -1), zeros, bits)
+    return packed, plain
