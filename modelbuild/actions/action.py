@@ -32,6 +32,7 @@ class Action:
     (`in/model`, or for genrule the workspace path). Names, not paths of artifacts, are in the key.
     outputs: logical name -> artifact, likewise (`out/model`).
     platform: the constraint values the rule said this action depends on.
+    declared_at: `targets/BUILD.models:12`, for errors.
     threads: how many threads the tool may use; it changes floating-point sums, so it is in the key.
     """
 
@@ -46,6 +47,7 @@ class Action:
     owner: Label = field(default=Label("", "", "?"))
     mnemonic: str = "Action"
     progress: str = ""
+    declared_at: str = ""
     resources: Resources = field(default_factory=Resources)
     determinism: Determinism = "bitwise"
     resumable: bool = False

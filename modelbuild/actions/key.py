@@ -29,6 +29,7 @@ LEFT_OUT_FIELDS: Mapping[str, str] = {
     "owner": "a renamed target rebuilds nothing",
     "mnemonic": "shown to people only",
     "progress": "shown to people only",
+    "declared_at": "a moved or commented BUILD line rebuilds nothing",
     "resources": "how much an action needs does not change what it makes",
     "determinism": "how results are compared does not change what an action makes",
     "resumable": "a resumed run gives the bytes of an uninterrupted one",

@@ -22,8 +22,10 @@ class Context:
         *,
         determinism: Determinism = "bitwise",
         constraints: Sequence[str] = (),
+        declared_at: str = "",
     ) -> None:
         self.label = label
+        self._declared_at = declared_at
         self.constraints = tuple(constraints)
         """The constraint values of the target platform, as label strings."""
         self.actions: list[Action] = []
@@ -127,4 +129,6 @@ class Context:
         if not outputs:
             raise AnalysisError(f"`{self.label}`: action {mnemonic} declares no output")
         action = Action(tool, params, dict(inputs), dict(outputs))
-        self.actions.append(replace(action, owner=self.label, mnemonic=mnemonic, **fields))
+        self.actions.append(
+            replace(action, owner=self.label, declared_at=self._declared_at, mnemonic=mnemonic, **fields)
+        )

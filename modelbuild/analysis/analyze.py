@@ -1,0 +1,115 @@
+"""Analysis: rules run, actions are declared, providers flow from dependencies to dependents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modelbuild.actions.action import Action
+from modelbuild.actions.graph import ActionGraph, RequestedTarget, make_graph
+from modelbuild.analysis.context import Context
+from modelbuild.artifact import Artifact
+from modelbuild.errors import AnalysisError, ModelbuildError
+from modelbuild.label import Label
+from modelbuild.loading.package import Target, TargetGraph
+from modelbuild.provider import DefaultInfo, Provider, TestInfo
+
+SOURCE_FILE = "source file"
+GENERATED_FILE = "generated file"
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzedTarget:
+    """A target and what it provides. validations: its own and those of all it depends on."""
+
+    label: Label
+    rule: str
+    providers: Mapping[type[Provider], Provider]
+    validations: tuple[Artifact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What analysis hands on: the action graph, and every target's providers for `run` and reports."""
+
+    graph: ActionGraph
+    targets: Mapping[Label, AnalyzedTarget]
+
+
+def analyze(targets: TargetGraph) -> Analysis:
+    """Run the rules of all targets, dependencies first. Touches no artifact.
+
+    Raises AnalysisError, located at the BUILD line of the target that is wrong.
+    """
+    analyzed: dict[Label, AnalyzedTarget] = {
+        label: _file(label, Artifact(path, "source"), SOURCE_FILE) for label, path in targets.sources.items()
+    }
+    actions: list[Action] = []
+    declared_by: dict[str, Label] = {}
+    for label in targets.order:
+        target = targets.targets[label]
+        try:
+            result, own_actions = _analyze_target(target, analyzed)
+            for action in own_actions:
+                for artifact in action.outputs.values():
+                    other = declared_by.setdefault(artifact.path, label)
+                    if other != label:
+                        raise AnalysisError(f"`{label}` and `{other}` both make `{artifact}`")
+        except ModelbuildError as error:
+            raise error.located(target.location, target.source_line()) from None
+        analyzed[label] = result
+        actions += own_actions
+        for name in target.outputs:
+            path = f"{label.package}/{name}" if label.package else name
+            file_label = label.sibling(name)
+            analyzed[file_label] = _file(
+                file_label, Artifact(path, "file"), GENERATED_FILE, result.validations
+            )
+    requested = tuple(_requested(analyzed[label]) for label in targets.requested)
+    return Analysis(make_graph(actions, requested), analyzed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attributes:
+    """The AttributeContext of analysis."""
+
+    package: str
+    repository: str
+    analyzed: Mapping[Label, AnalyzedTarget]
+
+    def resolve(self, label: Label) -> AnalyzedTarget:
+        return self.analyzed[label]
+
+
+def _analyze_target(
+    target: Target, analyzed: Mapping[Label, AnalyzedTarget]
+) -> tuple[AnalyzedTarget, list[Action]]:
+    label = target.label
+    rule = target.instantiate(_Attributes(label.package, label.repository, analyzed))
+    context = Context(label, determinism=rule.determinism, declared_at=str(target.location))
+    providers = {type(provider): provider for provider in rule.analyze(context)}
+    default = providers.get(DefaultInfo)
+    validations: dict[Artifact, None] = {}
+    for dependency in target.dependencies:
+        validations.update(dict.fromkeys(analyzed[dependency].validations))
+    if isinstance(default, DefaultInfo):
+        validations.update(dict.fromkeys(default.validations))
+    return AnalyzedTarget(label, target.rule, providers, tuple(validations)), context.actions
+
+
+def _file(
+    label: Label, artifact: Artifact, rule: str, validations: tuple[Artifact, ...] = ()
+) -> AnalyzedTarget:
+    return AnalyzedTarget(label, rule, {DefaultInfo: DefaultInfo((artifact,))}, validations)
+
+
+def _requested(target: AnalyzedTarget) -> RequestedTarget:
+    default = target.providers.get(DefaultInfo)
+    test = target.providers.get(TestInfo)
+    return RequestedTarget(
+        target.label,
+        target.rule,
+        default.files if isinstance(default, DefaultInfo) else (),
+        target.validations,
+        test.verdict if isinstance(test, TestInfo) else None,
+    )

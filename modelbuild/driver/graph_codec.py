@@ -1,0 +1,165 @@
+"""An action graph as plain data, so that a snapshot can bring it back without evaluating a BUILD file.
+
+Actions are decoded one by one when they are asked for: a build that touches one leaf of ten thousand
+decodes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from modelbuild.actions.action import Action, Resources
+from modelbuild.actions.graph import ActionGraph, RequestedTarget
+from modelbuild.artifact import Artifact, ArtifactKind
+from modelbuild.label import Label, parse_label
+from modelbuild.tool import PythonTool, ShellTool, Tool, TreeTool, WriteTool
+
+_KINDS: Mapping[str, ArtifactKind] = {"s": "source", "f": "file", "t": "tree"}
+_PLAIN_TOOLS: Mapping[str, Tool] = {"shell": ShellTool(), "write": WriteTool(), "tree": TreeTool()}
+_PLAIN_NAMES = {type(tool): name for name, tool in _PLAIN_TOOLS.items()}
+
+
+def encode_graph(graph: ActionGraph) -> dict[str, Any]:
+    """JSON data from which decode_graph makes an equal graph."""
+    tools: dict[Tool, int] = {}
+    rows = [_encode_action(action, tools) for action in graph.actions]
+    return {
+        "tools": [_encode_tool(tool) for tool in tools],
+        "actions": rows,
+        "dependencies": graph.dependencies,
+        "requested": [
+            [
+                str(target.label),
+                target.rule,
+                [_encode_artifact(a) for a in target.files],
+                [_encode_artifact(a) for a in target.validations],
+                _encode_artifact(target.verdict) if target.verdict else None,
+            ]
+            for target in graph.requested
+        ],
+    }
+
+
+def decode_graph(data: Mapping[str, Any]) -> ActionGraph:
+    """The graph that encode_graph was given."""
+    actions = _StoredActions(data["actions"], [_decode_tool(tool) for tool in data["tools"]])
+    producers = {path[2:]: i for i, row in enumerate(data["actions"]) for path in row[3].values()}
+    return ActionGraph(
+        actions, producers, [tuple(row) for row in data["dependencies"]], decode_requested(data["requested"])
+    )
+
+
+def decode_requested(rows: Sequence[Any]) -> tuple[RequestedTarget, ...]:
+    """The requested targets of an encoded graph."""
+    return tuple(
+        RequestedTarget(
+            parse_label(label),
+            rule,
+            tuple(_decode_artifact(a) for a in files),
+            tuple(_decode_artifact(a) for a in validations),
+            _decode_artifact(verdict) if verdict else None,
+        )
+        for label, rule, files, validations, verdict in rows
+    )
+
+
+class _StoredActions(Sequence[Action]):
+    """The actions of an encoded graph, decoded when first asked for."""
+
+    def __init__(self, rows: Sequence[Any], tools: Sequence[Tool]) -> None:
+        self._rows = rows
+        self._tools = tools
+        self._decoded: dict[int, Action] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Action: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Action]: ...
+    def __getitem__(self, index: int | slice) -> Action | Sequence[Action]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index not in self._decoded:
+            self._decoded[index] = _decode_action(self._rows[index], self._tools)
+        return self._decoded[index]
+
+
+def _encode_action(action: Action, tools: dict[Tool, int]) -> list[Any]:
+    resources = action.resources
+    return [
+        tools.setdefault(action.tool, len(tools)),
+        action.params,
+        {name: _encode_artifact(a) for name, a in action.inputs.items()},
+        {name: _encode_artifact(a) for name, a in action.outputs.items()},
+        action.platform,
+        action.threads,
+        str(action.owner),
+        action.mnemonic,
+        action.progress,
+        action.declared_at,
+        [resources.cpu, resources.ram, resources.disk, resources.gpu, resources.gpu_ram],
+        action.determinism,
+        action.resumable,
+    ]
+
+
+def _decode_action(row: Sequence[Any], tools: Sequence[Tool]) -> Action:
+    (
+        tool,
+        params,
+        inputs,
+        outputs,
+        platform,
+        threads,
+        owner,
+        mnemonic,
+        progress,
+        resources,
+        kind,
+        resumable,
+    ) = row
+    return Action(
+        tool=tools[tool],
+        params=params,
+        inputs={name: _decode_artifact(a) for name, a in inputs.items()},
+        outputs={name: _decode_artifact(a) for name, a in outputs.items()},
+        platform=tuple(platform),
+        threads=threads,
+        owner=_decode_label(owner),
+        mnemonic=mnemonic,
+        progress=progress,
+        resources=Resources(*resources),
+        determinism=kind,
+        resumable=resumable,
+    )
+
+
+def _decode_label(text: str) -> Label:
+    repository, _, rest = text.removeprefix("@").partition("//") if text[0] == "@" else ("", "", text[2:])
+    package, _, name = rest.partition(":")
+    return Label(repository, package, name)
+
+
+def _encode_artifact(artifact: Artifact) -> str:
+    return f"{artifact.kind[0]}:{artifact.path}"
+
+
+def _decode_artifact(text: str) -> Artifact:
+    return Artifact(text[2:], _KINDS[text[0]])
+
+
+def _encode_tool(tool: Tool) -> Any:
+    if isinstance(tool, PythonTool):
+        return [str(tool.source), tool.distributions, tool.preload]
+    return _PLAIN_NAMES[type(tool)]
+
+
+def _decode_tool(data: Any) -> Tool:
+    if isinstance(data, str):
+        return _PLAIN_TOOLS[data]
+    source, distributions, preload = data
+    return PythonTool(Path(source), tuple(distributions), tuple(preload))

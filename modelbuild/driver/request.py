@@ -1,0 +1,44 @@
+"""What a command asks the driver for, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from modelbuild.actions.graph import RequestedTarget
+from modelbuild.errors import ExitCode
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """One build.
+
+    root: the workspace. working_package: where relative patterns start. cache_dir: absolute.
+    jobs: how many actions may run at once; 0: one a core. salt: goes into every key.
+    check: rerun the actions of the requested targets and compare. detailed: emit an event even for actions
+    that nothing has touched (an events or profile file wants them; a console does not).
+    """
+
+    root: Path
+    patterns: tuple[str, ...]
+    cache_dir: Path
+    command: Literal["build", "test", "run"] = "build"
+    working_package: str = ""
+    jobs: int = 0
+    keep_going: bool = False
+    check: bool = False
+    salt: str = ""
+    platform: str = ""
+    detailed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOutcome:
+    """How a build ended. failed: action owner -> error text. skipped: targets that were not reached."""
+
+    exit_code: ExitCode
+    requested: tuple[RequestedTarget, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()

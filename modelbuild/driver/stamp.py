@@ -1,0 +1,43 @@
+"""Stamps: what `stat` says of a path, to see at once whether anything may have happened to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+Stamp = list[int]
+"""Mode, size, mtime_ns, ctime_ns, inode; empty when there is nothing at the path."""
+
+ABSENT: Stamp = []
+RACY: Stamp = [-1]
+"""Equal to no stamp: the file was written so lately that a second write might leave the same stamp."""
+
+_TIMESTAMP_GRANULE_NS = 20_000_000
+
+
+def stamp(path: str) -> Stamp:
+    """The stamp of what `path` leads to, symlinks followed."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT
+    return [status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def stamp_before_reading(path: str) -> Stamp:
+    """The stamp of a file whose content is about to be read; RACY when it is too young to be trusted."""
+    found = stamp(path)
+    if found and time.time_ns() - max(found[2], found[3]) < _TIMESTAMP_GRANULE_NS:
+        return RACY
+    return found
+
+
+def listing(path: str) -> str:
+    """A digest of the names in a directory; empty when it is none."""
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
