@@ -120,7 +120,7 @@ def add_workspace_flags(parser: argparse.ArgumentParser) -> None:
 def add_build_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the commands that run actions."""
     group = parser.add_argument_group("build flags")
-    group.add_argument("-j", "--jobs", type=positive_int, metavar="N", help="actions at once (default: cores)")
+    group.add_argument("-j", "--jobs", type=positive_int, metavar="N", help="how many actions at once")
     group.add_argument("-k", "--keep-going", action="store_true", help="build what does not need the failed")
     group.add_argument("--check", action="store_true", help="rerun every action and compare with the cache")
     group.add_argument("--events", metavar="FILE", help="write the build's events as JSON lines")

@@ -39,7 +39,9 @@ def open_for_writing(path: str, flag: str) -> TextIO:
     try:
         return open(path, "w", encoding="utf-8", buffering=1)
     except OSError as error:
-        raise UsageError(f"`{flag} {path}` cannot be written", notes=(error.strerror or str(error),)) from error
+        raise UsageError(
+            f"`{flag} {path}` cannot be written", notes=(error.strerror or str(error),)
+        ) from error
 
 
 class JsonlSink:
@@ -176,9 +178,7 @@ class ResultSink:
                 "unchanged": finished.unchanged if finished else 0,
                 "failed": finished.failed if finished else 0,
             },
-            "targets": [
-                {"label": t.label, "built": t.built, "files": list(t.files)} for t in board.targets
-            ],
+            "targets": [{"label": t.label, "built": t.built, "files": list(t.files)} for t in board.targets],
             "tests": [
                 {"label": t.label, "passed": t.passed, "summary": t.summary, "cached": t.cached}
                 for t in board.tests

@@ -114,7 +114,7 @@ def _color(words: Sequence[str]) -> ColorMode:
     return mode
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _terminate(_number: int, _frame: FrameType | None) -> None:
     """SIGTERM ends a build as Ctrl-C does."""
     raise KeyboardInterrupt
 

@@ -12,7 +12,7 @@ def size(count: int) -> str:
     if count < 1000:
         return f"{count} B"
     value = float(count)
-    for unit in _SIZE_UNITS:
+    for unit in _SIZE_UNITS:  # noqa: B007  # the unit that fits is used below
         value /= 1000
         if value < 999.95:
             break

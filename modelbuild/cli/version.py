@@ -11,11 +11,11 @@ SUMMARY = "Print the version"
 USAGE = ""
 
 
-def configure(parser: ArgumentParser) -> None:
+def configure(_parser: ArgumentParser) -> None:
     """No flags of its own."""
 
 
-def run(args: Namespace, terminal: Terminal) -> int:
+def run(_args: Namespace, terminal: Terminal) -> int:
     """Print it."""
     terminal.write(f"modelbuild {__version__}")
     return 0
