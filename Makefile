@@ -1,0 +1,48 @@
+# Two commands: `make build` and `make test`. Everything else is for people who work on modelbuild.
+.PHONY: build test check lint format bench reference clean help
+.DEFAULT_GOAL := build
+
+PYTHON ?= python3
+BIN := .venv/bin
+# uv does not read pip's configuration; hand on where pip looks for wheels, if anywhere.
+export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+
+build: .venv/.installed  ## make the environment, build //targets:drone-int4, show where it is and how good
+	@$(BIN)/modelbuild build //targets:drone-int4 //targets:quality
+	@$(BIN)/python benchmarks/summary.py
+
+test: .venv/.installed  ## every test, the slow ones too
+	$(BIN)/python -m pytest -m ""
+
+check: lint  ## format, ruff, mypy --strict, import contracts, generated documents, then the fast tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m modelbuild.cli.reference docs/reference --check
+
+format: .venv/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+reference: .venv/.installed  ## regenerate docs/reference from the rules
+	$(BIN)/python -m modelbuild.cli.reference docs/reference
+
+bench: .venv/.installed  ## the figures in README: against whatever peers are installed
+	$(BIN)/python -m benchmarks.run
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -m venv .venv || { apt-get install -y --no-install-recommends python3-venv && $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+clean:
+	rm -rf .venv modelbuild-out
+
+help:
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
