@@ -1,0 +1,156 @@
+"""LocalCache: the cache directory of a workspace, with everything that lies in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+from modelbuild.cache.atomic_file import remove, replace_file
+from modelbuild.cache.completeness import CompleteActionCache
+from modelbuild.cache.disk import TEMPORARY, DiskBlobStore
+from modelbuild.cache.disk_action_cache import DiskActionCache
+from modelbuild.cache.fact_index import FactIndex
+from modelbuild.cache.fingerprint import FingerprintIndex
+from modelbuild.cache.locks import KeyLocks, UseLock
+from modelbuild.cache.storage_failure import storage_failure
+from modelbuild.cache.trace import Trace
+from modelbuild.errors import CacheError
+
+FORMAT = 1
+"""Raised when the layout changes so that an older modelbuild must not touch it."""
+
+_DAY_S = 86_400.0
+_OURS = (
+    "README.md", ".gitignore", "CACHEDIR.TAG", "cas", "ac", "quarantine", "scratch", "format", "key.locks",
+    "use.lock", "index.sqlite", "trace.sqlite", "lost+found",
+)  # fmt: skip
+_CACHEDIR_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
+# This directory holds a cache made by modelbuild; it can be deleted at any time.
+# For information about cache directory tags see https://bford.info/cachedir/
+"""
+_GITIGNORE = b"*\n!.gitignore\n!CACHEDIR.TAG\n!README.md\n"
+
+
+class LocalCache:
+    """An open cache directory.
+
+    blobs: content by digest. actions: results whose blobs are all there. fingerprints: digests of source
+    files. locks: one per action key. trace: past runs. use: the lock that keeps gc away.
+    notes: sentences the user should read, such as that a damaged index was made anew; they grow while the
+    cache is used.
+    """
+
+    def __init__(self, root: str) -> None:
+        """Opens the cache at `root`, making it if it is not there.
+
+        Raises CacheError when `root` is something else, was made by a newer modelbuild, or cannot be read.
+        """
+        self.root = os.path.abspath(root)
+        self.notes: list[str] = []
+        self.read_only = _prepare(self.root)
+        self.facts = FactIndex(f"{self.root}/index.sqlite", notes=self.notes)
+        self.fingerprints = FingerprintIndex(self.facts)
+        self.blobs = DiskBlobStore(self.root, self.facts)
+        self.entries = DiskActionCache(self.root)
+        self.actions = CompleteActionCache(self.entries, self.blobs)
+        self.locks = KeyLocks(f"{self.root}/key.locks")
+        self.use = UseLock(f"{self.root}/use.lock")
+        self.trace = Trace(f"{self.root}/trace.sqlite", notes=self.notes)
+
+    def scratch_dir(self, key: str) -> str:
+        """The directory where the resumable action `key` keeps what it needs to go on; made if need be."""
+        path = f"{self.root}/scratch/{key}"
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise storage_failure(error, path) from error
+        return path
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """For the time of a build: no gc; afterwards, facts and traces are written."""
+        with self.use.shared():
+            try:
+                yield
+            finally:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes facts and traces; milliseconds. Does not wait for the disk."""
+        self.facts.flush()
+        self.trace.flush()
+
+    def sync(self) -> None:
+        """Waits until every blob is on disk; what is not synced is hashed again after a reboot."""
+        if not self.read_only:
+            self.blobs.sync()
+
+    def close(self) -> None:
+        """Writes facts and traces and closes their files."""
+        self.facts.close()
+        self.trace.close()
+
+
+def _prepare(root: str) -> bool:
+    """Makes or checks the layout; whether it is read-only."""
+    try:
+        names = set(os.listdir(root))
+    except FileNotFoundError:
+        names = set()
+        try:
+            os.makedirs(root, exist_ok=True)
+        except OSError as error:
+            raise storage_failure(error, root) from error
+    except OSError as error:
+        raise CacheError(
+            f"the cache `{root}` cannot be read", notes=(error.strerror or str(error),)
+        ) from error
+    read_only = not os.access(root, os.W_OK | os.X_OK)
+    if "format" in names:
+        _check_format(f"{root}/format")
+        if not read_only:
+            _sweep(f"{root}/cas/{TEMPORARY}")
+            _sweep(f"{root}/ac/{TEMPORARY}")
+        return read_only
+    strangers = sorted(name for name in names if not name.startswith(_OURS))
+    if strangers:
+        raise CacheError(
+            f"`{root}` is not a modelbuild cache",
+            notes=(f"it holds `{strangers[0]}`",),
+            hint="name an empty or a new directory with `--cache-dir`",
+        )
+    try:
+        for name, content in ((".gitignore", _GITIGNORE), ("CACHEDIR.TAG", _CACHEDIR_TAG)):
+            if name not in names:
+                replace_file(f"{root}/{name}", content, temporary_dir=f"{root}/cas/{TEMPORARY}")
+        replace_file(f"{root}/format", f"{FORMAT}\n".encode(), temporary_dir=f"{root}/cas/{TEMPORARY}")
+    except OSError as error:
+        raise storage_failure(error, root) from error
+    return False
+
+
+def _check_format(path: str) -> None:
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read(64).strip()
+    except OSError as error:
+        raise CacheError(f"the cache cannot read `{path}`", notes=(error.strerror or str(error),)) from error
+    if text == str(FORMAT).encode():
+        return
+    found = text.decode(errors="replace")
+    raise CacheError(
+        f"the cache at `{os.path.dirname(path)}` has format `{found}`, not `{FORMAT}`",
+        hint="update modelbuild, or name another cache with `--cache-dir`",
+    )
+
+
+def _sweep(directory: str) -> None:
+    """Removes temporary files that a killed process left a day ago or more."""
+    deadline = time.time() - _DAY_S
+    with contextlib.suppress(FileNotFoundError, PermissionError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime < deadline:
+                    remove(entry.path)

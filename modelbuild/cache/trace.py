@@ -1,0 +1,206 @@
+"""Trace: what each output was made of, run by run. It answers `explain`; no artifact needs it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelbuild.actions.result import ActionResult
+from modelbuild.cache.database import Database
+from modelbuild.events import Outcome
+
+KEPT_RUNS = 20
+"""How many runs of each output are kept, about."""
+
+_TRIM_ONE_IN = 8
+_SHARED_PARTS = ("tool", "platform")
+"""Parts of the detail that many actions have in common: stored once, under the component's digest."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    id INTEGER PRIMARY KEY, output TEXT NOT NULL, label TEXT NOT NULL, outcome TEXT NOT NULL,
+    time_s REAL NOT NULL, duration_s REAL NOT NULL, peak_rss_bytes INTEGER NOT NULL, run TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS runs_output ON runs (output);
+CREATE INDEX IF NOT EXISTS runs_label ON runs (label);
+CREATE TABLE IF NOT EXISTS parts (digest TEXT PRIMARY KEY, part TEXT NOT NULL) WITHOUT ROWID;
+"""
+_COLUMNS = "output, label, outcome, time_s, duration_s, peak_rss_bytes, run"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRow:
+    """One action in one build.
+
+    output_path: of its primary output; names the action from build to build.
+    components: component name -> 64 hex digits, as in ActionKey.
+    detail: plain JSON that says what the components were, for `explain`:
+        `params`  the action's parameters, by name;
+        `tool`    {"files": {name: sha256}, "distributions": {name: version}, "python": "3.11", ...};
+        `inputs`  logical name -> [kind, sha256] or sha256;
+        `platform` the constraint values.
+    time_s: seconds since the epoch. host: the machine it ran on. reason: as `explain` said it then.
+    """
+
+    output_path: str
+    label: str
+    mnemonic: str
+    time_s: float
+    key: str
+    components: Mapping[str, str]
+    detail: Mapping[str, Any]
+    outcome: Outcome
+    result: ActionResult | None = None
+    duration_s: float = 0.0
+    peak_rss_bytes: int = 0
+    host: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an action's last execution took."""
+
+    duration_s: float
+    peak_rss_bytes: int
+
+
+class Trace:
+    """The runs of every output, in sqlite; written in batches. Safe to use from several threads."""
+
+    def __init__(self, path: str | None, *, notes: list[str] | None = None) -> None:
+        """`path`: None keeps everything in memory."""
+        self._database = Database(path, _SCHEMA, notes=notes)
+        self._lock = threading.Lock()
+        self._pending: list[TraceRow] = []
+        self._stored_parts: set[str] = set()
+
+    def record(self, row: TraceRow) -> None:
+        """Remembers a run; it is on disk after the next `flush`."""
+        with self._lock:
+            self._pending.append(row)
+
+    def latest(self, output_path: str) -> TraceRow | None:
+        """The last run of an output, whatever came of it."""
+        return self._last("output = ?", output_path)
+
+    def latest_executed(self, output_path: str) -> TraceRow | None:
+        """The last run of an output that executed its action and succeeded."""
+        return self._last("output = ? AND outcome = 'executed'", output_path)
+
+    def history(self, label: str) -> list[TraceRow]:
+        """The runs of all actions of a target, newest first."""
+        self.flush()
+        rows = self._database.read(f"SELECT {_COLUMNS} FROM runs WHERE label = ? ORDER BY id DESC", (label,))  # noqa: S608
+        decoded = (self._decode(row) for row in rows)
+        return [row for row in decoded if row is not None]
+
+    def estimates(self) -> Mapping[str, Cost]:
+        """Output path -> what its last execution took."""
+        self.flush()
+        rows = self._database.read(
+            "SELECT output, duration_s, peak_rss_bytes, max(id) FROM runs "
+            "WHERE outcome = 'executed' GROUP BY output"
+        )
+        return {output: Cost(duration_s, peak) for output, duration_s, peak, _ in rows}
+
+    def flush(self) -> None:
+        """Writes what was recorded, in one transaction; dropped when the file cannot be written."""
+        with self._lock:
+            rows, self._pending = self._pending, []
+            if not rows:
+                return
+            parts: dict[str, str] = {}
+            encoded = [self._encode(row, parts) for row in rows]
+
+            def change(connection: Any) -> None:
+                connection.executemany("INSERT OR IGNORE INTO parts VALUES (?, ?)", parts.items())
+                connection.executemany(f"INSERT INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", encoded)  # noqa: S608
+                last_id = connection.execute("SELECT max(id) FROM runs").fetchone()[0]
+                self._trim(connection, rows, last_id)
+
+            if self._database.write(change):
+                self._stored_parts.update(parts)
+
+    def close(self) -> None:
+        """Writes what was recorded and closes the file."""
+        self.flush()
+        self._database.close()
+
+    def _trim(self, connection: Any, rows: list[TraceRow], last_id: int) -> None:
+        """Forgets old runs, of every eighth output or so: trimming costs as much as writing."""
+        for number, row in enumerate(rows, last_id - len(rows) + 1):
+            if number % _TRIM_ONE_IN == 0:
+                connection.execute(
+                    "DELETE FROM runs WHERE output = ?1 AND id <= "
+                    "(SELECT id FROM runs WHERE output = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+                    (row.output_path, KEPT_RUNS),
+                )
+
+    def _last(self, where: str, output_path: str) -> TraceRow | None:
+        self.flush()
+        rows = self._database.read(
+            f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY id DESC LIMIT 1",  # noqa: S608
+            (output_path,),
+        )
+        return self._decode(rows[0]) if rows else None
+
+    def _encode(self, row: TraceRow, parts: dict[str, str]) -> tuple[Any, ...]:
+        detail = dict(row.detail)
+        for name in _SHARED_PARTS:
+            digest = row.components.get(name)
+            if digest and name in detail:
+                part = detail.pop(name)
+                if digest not in self._stored_parts and digest not in parts:
+                    parts[digest] = _compact(part)
+        run = [
+            row.mnemonic,
+            row.key,
+            dict(row.components),
+            detail,
+            json.loads(row.result.to_json()) if row.result else None,
+            row.host,
+            row.reason,
+        ]
+        return (
+            row.output_path,
+            row.label,
+            row.outcome,
+            row.time_s,
+            row.duration_s,
+            row.peak_rss_bytes,
+            _compact(run),
+        )
+
+    def _decode(self, row: tuple[Any, ...]) -> TraceRow | None:
+        output_path, label, outcome, time_s, duration_s, peak_rss_bytes, run = row
+        try:
+            mnemonic, key, components, detail, result, host, reason = json.loads(run)
+            for name in _SHARED_PARTS:
+                for (part,) in self._database.read(
+                    "SELECT part FROM parts WHERE digest = ?", (components.get(name),)
+                ):
+                    detail[name] = json.loads(part)
+            return TraceRow(
+                output_path,
+                label,
+                mnemonic,
+                time_s,
+                key,
+                components,
+                detail,
+                outcome,
+                ActionResult.from_json(_compact(result).encode()) if result else None,
+                duration_s,
+                peak_rss_bytes,
+                host,
+                reason,
+            )
+        except (ValueError, TypeError, AttributeError):
+            return None
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
