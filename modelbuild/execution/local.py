@@ -1,0 +1,332 @@
+"""LocalExecutor: runs actions on this machine, each in its own process and directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from modelbuild.actions.action import Action
+from modelbuild.actions.result import ActionResult, OutputDigest
+from modelbuild.cache.storage_failure import storage_failure
+from modelbuild.digest import Digest, digest_file
+from modelbuild.errors import ActionFailed, Interrupted
+from modelbuild.execution.collect import BadOutput, OutputCollector, OutputPolicy
+from modelbuild.execution.executor import ExecutionContext, LocalBlobs, PreparedAction
+from modelbuild.execution.materialize import ActionDirectory, remove_tree
+from modelbuild.execution.worker_pool import (
+    SHELL,
+    Warn,
+    WorkerDied,
+    WorkerExit,
+    WorkerKind,
+    WorkerPool,
+    worker_environment,
+)
+from modelbuild.tool import PythonTool, ShellTool, TreeTool, WriteTool
+from modelbuild.tree import Tree, TreeFile
+
+_LOG_LINES = 20
+_LOG_TAIL_BYTES = 16 << 10
+_MAX_ARGUMENT_BYTES = 100_000
+"""The kernel takes 128 KiB in one argument; longer commands go through a file."""
+
+_GENRULE_SETUP = "set -e\nset -u\nset -o pipefail\n"
+"""The options Bazel's genrule-setup.sh sets."""
+
+_REQUEST = "request.json"
+
+
+class LocalExecutor:
+    """An Executor.
+
+    Python tools may leave nothing in their directory but their outputs. Shell commands, as in Bazel, may
+    leave what they like beside their inputs, and it is dropped; below `modelbuild-out/`, where outputs
+    lie, an undeclared file is an error. Outputs of shell commands are executable, as in Bazel.
+    """
+
+    def __init__(self, cache_dir: str, blobs: LocalBlobs, warn: Warn = lambda _: None) -> None:
+        """cache_dir: absolute; actions run below its `work/`, so that outputs can be renamed into it."""
+        self._work = os.path.join(cache_dir, "work")
+        self._blobs = blobs
+        self._pool = WorkerPool(warn)
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Claim the work directory, and clear it of what a killed build left. Raises CacheError."""
+        try:
+            os.makedirs(self._work, exist_ok=True)
+            self._lock = os.open(
+                os.path.join(self._work, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+            )
+            with contextlib.suppress(BlockingIOError):  # Another build is running there.
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for name in os.listdir(self._work):
+                    if name != ".lock":
+                        remove_tree(os.path.join(self._work, name))
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+        except OSError as error:
+            raise storage_failure(error, self._work) from error
+
+    def close(self) -> None:
+        """End all children. Actions that run meanwhile raise."""
+        self._pool.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> LocalExecutor:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def warm(self, action: Action) -> None:
+        """Start the worker that `action` will need, so that it imports while others run."""
+        kind = _worker_kind(action)
+        if kind is not None:
+            self._pool.start(kind)
+
+    def execute(self, prepared: PreparedAction, ctx: ExecutionContext) -> ActionResult | None:
+        """See Executor."""
+        tool = prepared.action.tool
+        started = time.monotonic()
+        try:
+            if isinstance(tool, WriteTool):
+                return ActionResult(self._write(prepared), duration_s=time.monotonic() - started)
+            if isinstance(tool, TreeTool):
+                return ActionResult(self._tree(prepared), duration_s=time.monotonic() - started)
+            return self._run(prepared, ctx)
+        except OSError as error:
+            raise storage_failure(error, self._work) from error
+
+    def _write(self, prepared: PreparedAction) -> dict[str, OutputDigest]:
+        params = prepared.action.params
+        content = str(params["content"]).encode()
+        executable = bool(params.get("executable"))
+        name = next(iter(prepared.action.outputs))
+        if not executable:
+            return {name: OutputDigest("file", self._blobs.put_bytes(content))}
+        directory = ActionDirectory(self._work, prepared.key)
+        directory.create()
+        try:
+            path = os.path.join(directory.tmp, "content")
+            with open(path, "wb") as stream:
+                stream.write(content)
+            return {name: OutputDigest("file", self._blobs.adopt(path, executable=True), executable=True)}
+        finally:
+            directory.remove()
+
+    def _tree(self, prepared: PreparedAction) -> dict[str, OutputDigest]:
+        files: dict[str, TreeFile] = {}
+        for each in prepared.inputs:
+            inner = each.tree.files if each.tree else (TreeFile("", each.digest, each.executable),)
+            for file in inner:
+                path = f"{each.name}/{file.path}" if file.path else each.name
+                if path in files:
+                    raise ActionFailed(f"`{prepared.action.owner}` puts two files at `{path}` of its tree")
+                if each.path is not None:  # A file of the workspace is no blob yet.
+                    self._blobs.put_file(os.path.join(each.path, file.path).rstrip("/"), file.digest)
+                files[path] = TreeFile(path, file.digest, file.executable)
+        for path in files:
+            parent = os.path.dirname(path)
+            while parent:
+                if parent in files:
+                    raise ActionFailed(f"`{prepared.action.owner}`: `{parent}` is a file and a directory")
+                parent = os.path.dirname(parent)
+        digest = self._blobs.put_bytes(Tree(tuple(files[path] for path in sorted(files))).encode())
+        return {next(iter(prepared.action.outputs)): OutputDigest("tree", digest)}
+
+    def _run(self, prepared: PreparedAction, ctx: ExecutionContext) -> ActionResult:
+        action = prepared.action
+        sources = [name for name, artifact in action.inputs.items() if artifact.is_source]
+        directory = ActionDirectory(self._work, prepared.key)
+        directory.create()
+        try:
+            directory.place(prepared.inputs, sources, action.outputs, self._blobs)
+            exit_ = self._spawn(prepared, ctx, directory)
+            self._check_inputs(action, directory)
+            if exit_.cancelled or (ctx.cancel.is_set() and exit_.status != 0):
+                raise Interrupted(f"`{action.owner}` was interrupted")
+            if exit_.status != 0:
+                raise self._failure(action, exit_, ctx.log_path)
+            try:
+                outputs = OutputCollector(directory, self._blobs, _policy(action)).collect(action.outputs)
+            except BadOutput as error:
+                raise ActionFailed(
+                    f"`{action.owner}` did not make what it declares: {error.problems[0]}",
+                    notes=(*error.problems[1:], *_log_notes(ctx.log_path)),
+                ) from error
+            log = self._keep_log(ctx.log_path)
+        finally:
+            directory.remove()
+        if ctx.scratch is not None:
+            remove_tree(ctx.scratch)
+        return ActionResult(outputs, log, exit_.wall_s, exit_.peak_rss_bytes)
+
+    def _spawn(
+        self, prepared: PreparedAction, ctx: ExecutionContext, directory: ActionDirectory
+    ) -> WorkerExit:
+        action = prepared.action
+        environment = worker_environment(action.threads) | {"HOME": directory.tmp, "TMPDIR": directory.tmp}
+        request: dict[str, Any] = {
+            "cwd": directory.root,
+            "directory": directory.base,
+            "log": ctx.log_path,
+            "environment": environment,
+        }
+        kind = _worker_kind(action)
+        assert kind is not None
+        if isinstance(action.tool, PythonTool):
+            if ctx.scratch is not None:
+                os.makedirs(ctx.scratch, exist_ok=True)
+            with open(os.path.join(directory.root, _REQUEST), "w", encoding="utf-8") as stream:
+                json.dump(tool_request(action, ctx.scratch), stream)
+            request |= {"tool": str(action.tool.source), "threads": action.threads}
+        else:
+            environment["PATH"] = "/usr/bin:/bin"
+            request["argv"] = _shell_arguments(str(action.params["command"]), directory)
+        try:
+            return self._pool.run(kind, request, ctx.cancel, ctx.on_progress)
+        except FileNotFoundError as error:
+            raise storage_failure(error, self._work) from error
+        except WorkerDied as error:
+            raise ActionFailed(
+                f"`{action.owner}` lost the process that runs it",
+                notes=(*str(error).splitlines()[-_LOG_LINES:], *_log_notes(ctx.log_path)),
+                hint="the machine may be short of memory: try a smaller `--jobs`",
+            ) from error
+
+    def _check_inputs(self, action: Action, directory: ActionDirectory) -> None:
+        changed = directory.changed()
+        if not changed:
+            return
+        for each in changed:
+            if not each.is_source:
+                # The store hashes a blob whose stat changed, and quarantines it if it is bad.
+                self._blobs.path(each.digest, executable=each.executable)
+        names = ", ".join(f"`{each.name}`" for each in changed)
+        if all(each.is_source for each in changed):
+            raise ActionFailed(
+                f"{names} changed while the build read it",
+                notes=(f"`{action.owner}` was running, and its result is dropped",),
+                hint="build again",
+            )
+        raise ActionFailed(
+            f"`{action.owner}` wrote to its input {names}",
+            notes=("inputs are shared with the cache and the workspace", "a damaged blob is made anew"),
+            hint="copy the input to the output or to $TMPDIR, and change the copy",
+        )
+
+    def _failure(self, action: Action, exit_: WorkerExit, log_path: str) -> ActionFailed:
+        lines = _log_tail(log_path)
+        hint = None
+        if exit_.status < 0:
+            name = _signal_name(-exit_.status)
+            message = f"`{action.owner}` failed: {action.mnemonic} was killed by {name}"
+            if -exit_.status == signal.SIGKILL:
+                hint = "the kernel kills a process so when memory runs out"
+        else:
+            message = f"`{action.owner}` failed: {action.mnemonic} exited with code {exit_.status}"
+        said = _tool_error(lines) if isinstance(action.tool, PythonTool) and exit_.status == 1 else None
+        if said is not None:
+            message, hint = f"`{action.owner}` failed: {said[0]}", said[1]
+        if any(os.strerror(errno.ENOSPC) in line for line in lines):
+            hint = "the disk is full: free some space with `modelbuild cache gc --max-size 10G`"
+        return ActionFailed(message, notes=_log_notes(log_path), hint=hint)
+
+    def _keep_log(self, path: str) -> Digest | None:
+        """What a successful tool said becomes a blob of its result."""
+        try:
+            if os.path.getsize(path) == 0:
+                os.unlink(path)
+                return None
+        except FileNotFoundError:
+            return None
+        digest = digest_file(path)
+        self._blobs.put_file(path, digest)
+        return digest
+
+
+def tool_request(action: Action, scratch: str | None, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What `request.json` holds; paths are relative to the action's directory."""
+    return {
+        "params": _plain(action.params),
+        "inputs": {name.removeprefix("in/"): name for name in action.inputs},
+        "outputs": {name.removeprefix("out/"): name for name in action.outputs},
+        "scratch": scratch,
+        "threads": action.threads,
+        "arguments": list(arguments),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _worker_kind(action: Action) -> WorkerKind | None:
+    if isinstance(action.tool, PythonTool):
+        return WorkerKind(python=True, preload=action.tool.preload, threads=action.threads)
+    return SHELL if isinstance(action.tool, ShellTool) else None
+
+
+def _policy(action: Action) -> OutputPolicy:
+    if isinstance(action.tool, PythonTool):
+        return OutputPolicy(ignored=frozenset({_REQUEST}), refuse_pickles=True)
+    return OutputPolicy(scope="modelbuild-out", executable=True)
+
+
+def _shell_arguments(command: str, directory: ActionDirectory) -> list[str]:
+    script = _GENRULE_SETUP + command
+    encoded = script.encode()
+    if len(encoded) <= _MAX_ARGUMENT_BYTES:
+        return ["/bin/bash", "-c", script]
+    path = os.path.join(directory.base, "command.sh")
+    with open(path, "wb") as stream:
+        stream.write(encoded)
+    return ["/bin/bash", path]
+
+
+def _log_tail(path: str) -> list[str]:
+    try:
+        with open(path, "rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _LOG_TAIL_BYTES))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return text.splitlines()[-_LOG_LINES:]
+
+
+def _log_notes(path: str) -> tuple[str, ...]:
+    lines = _log_tail(path)
+    return (*lines, f"whole log: {path}") if lines else ()
+
+
+def _tool_error(lines: list[str]) -> tuple[str, str | None] | None:
+    """The message and hint of a ToolError, which call_tool writes last."""
+    hint = None
+    if lines and lines[-1].startswith("hint: "):
+        hint = lines[-1].removeprefix("hint: ")
+        lines = lines[:-1]
+    if lines and lines[-1].startswith("error: "):
+        return lines[-1].removeprefix("error: "), hint
+    return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,393 @@
+"""The worker: a small single-threaded process that forks one child for each action.
+
+Started by worker_pool as a script, with the interpreter of the build. It imports the modules it is told
+to preload (importing torch costs seconds, a fork milliseconds), enters a network namespace of its own so
+that no action reaches the network, and then only forks: a process that has computed something may hold
+locks and threads that its children would hang on. Standard library only; a worker for shell commands
+imports nothing else.
+
+Protocol, over a SOCK_SEQPACKET pair: each packet is one JSON request with one or two descriptors, a
+socket for the reply and a pipe for progress. Closing the socket, or a packet on it, ends the action.
+When the main socket ends, because modelbuild exited or was killed, every child dies and so does this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any, NoReturn
+
+GRACE_S = 0.7
+"""Between SIGTERM and SIGKILL when an action is cancelled."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_CLONE_NEWNET = 0x40000000
+_CLONE_NEWUSER = 0x10000000
+_PACKET_BYTES = 1 << 18
+
+
+class _Running:
+    """One child: `reply` ends it when it closes, and gets its status when it ends."""
+
+    __slots__ = ("directory", "kill_at", "pid", "reply", "started")
+
+    def __init__(self, pid: int, reply: socket.socket, directory: str, started: float) -> None:
+        self.pid = pid
+        self.reply = reply
+        self.directory = directory
+        self.started = started
+        self.kill_at = 0.0
+
+
+class Worker:
+    """The loop: takes requests, forks, reaps, kills."""
+
+    def __init__(self, channel: socket.socket, roots: tuple[str, ...]) -> None:
+        self._channel = channel
+        self._roots = roots
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._running: dict[int, _Running] = {}
+        self._by_reply: dict[int, _Running] = {}
+        self._poller = select.poll()
+        self._children_file = f"/proc/self/task/{os.getpid()}/children"
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def prepare(self, preload: list[str]) -> dict[str, Any]:
+        """Isolate, then import. Answers what could not be done."""
+        self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.umask(0o022)
+        network = self._leave_network()
+        failures = []
+        gc.disable()
+        for name in preload:
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # noqa: BLE001 - preloading is speed only; the tool will meet the error
+                failures.append(f"{name}: {type(error).__name__}: {error}")
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        return {"isolated": not network, "why": network, "failures": failures}
+
+    def serve(self) -> None:
+        """Serve until the main socket ends; then leave no process behind."""
+        self._poller.register(self._channel, select.POLLIN)
+        self._poller.register(self._wake_read, select.POLLIN)
+        try:
+            while True:
+                for descriptor, _ in self._poller.poll(self._timeout_ms()):
+                    if descriptor == self._channel.fileno():
+                        if not self._accept():
+                            return
+                    elif descriptor == self._wake_read:
+                        with contextlib.suppress(BlockingIOError):
+                            os.read(self._wake_read, 4096)
+                    elif descriptor in self._by_reply:
+                        self._cancel(self._by_reply[descriptor])
+                self._reap()
+                self._kill_overdue()
+        finally:
+            self._kill_everything()
+
+    def _timeout_ms(self) -> float | None:
+        deadlines = [each.kill_at for each in self._running.values() if each.kill_at]
+        return max(0.0, (min(deadlines) - time.monotonic()) * 1000) if deadlines else None
+
+    def _accept(self) -> bool:
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._channel, _PACKET_BYTES, 2)
+        except ConnectionError:
+            return False
+        if not packet:
+            return False
+        request = json.loads(packet)
+        reply = socket.socket(fileno=descriptors[0])
+        progress = descriptors[1] if len(descriptors) > 1 else None
+        started = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            self._become_action(request, progress)
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)
+        if progress is not None:
+            os.close(progress)
+        child = _Running(pid, reply, request["directory"], started)
+        self._running[pid] = child
+        self._by_reply[reply.fileno()] = child
+        self._poller.register(reply, select.POLLIN)
+        return True
+
+    def _become_action(self, request: dict[str, Any], progress: int | None) -> NoReturn:
+        """In the child: take the action's directory, environment and log, then run it."""
+        try:
+            os.setpgid(0, 0)
+            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.close(log)
+            self._channel.close()
+            for other in self._running.values():
+                other.reply.close()
+            os.chdir(request["cwd"])
+            if "argv" in request:
+                # Python ignores SIGPIPE and its children would inherit that.
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+                os.execve(request["argv"][0], request["argv"], request["environment"])
+            run_tool(request, progress, self._roots)
+        except BaseException as error:  # noqa: BLE001 - a forked child must not return into the loop
+            os.write(2, f"error: the action could not be started: {error}\n".encode())
+            os._exit(126)
+
+    def _cancel(self, child: _Running) -> None:
+        self._poller.unregister(child.reply)
+        del self._by_reply[child.reply.fileno()]
+        _signal_group(child.pid, signal.SIGTERM)
+        child.kill_at = time.monotonic() + GRACE_S
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for child in self._running.values():
+            if child.kill_at and child.kill_at <= now:
+                _signal_group(child.pid, signal.SIGKILL)
+                child.kill_at = now + GRACE_S
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                # Leave the zombie until its group is dead, so that nobody else gets the number.
+                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if info is None:
+                return
+            child = self._running.pop(info.si_pid, None)
+            if child is not None:
+                _signal_group(child.pid, signal.SIGKILL)
+            _, status, usage = os.wait4(info.si_pid, 0)
+            if child is not None:
+                self._kill_orphans(child)
+                self._answer(child, status, usage)
+
+    def _answer(self, child: _Running, status: int, usage: resource.struct_rusage) -> None:
+        if self._by_reply.pop(child.reply.fileno(), None) is not None:
+            self._poller.unregister(child.reply)
+        answer = {
+            "status": os.waitstatus_to_exitcode(status),
+            "peak_rss_bytes": usage.ru_maxrss * 1024,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "wall_s": time.monotonic() - child.started,
+        }
+        with contextlib.suppress(OSError):  # Nobody waits any more for a cancelled action.
+            child.reply.send(json.dumps(answer).encode())
+        child.reply.close()
+
+    def _kill_orphans(self, ended: _Running) -> None:
+        """Kill what `ended` left behind in sessions of its own; as subreaper we are its parent now."""
+        while True:
+            orphans = [pid for pid in self._children() if pid not in self._running]
+            if self._running:
+                orphans = [pid for pid in orphans if _belongs(pid, ended.directory)]
+            if not orphans:
+                return
+            for pid in orphans:
+                _kill(pid)
+            for pid in orphans:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+
+    def _kill_everything(self) -> None:
+        for pid in self._running:
+            _signal_group(pid, signal.SIGKILL)
+        self._running.clear()
+        while children := self._children():
+            for pid in children:
+                _kill(pid)
+            for pid in children:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+
+    def _children(self) -> list[int]:
+        try:
+            with open(self._children_file, "rb", buffering=0) as stream:
+                return [int(pid) for pid in stream.read().split()]
+        except FileNotFoundError:  # A kernel without CONFIG_PROC_CHILDREN.
+            return [pid for pid in _processes() if _parent(pid) == os.getpid()]
+
+    def _leave_network(self) -> str:
+        """Enter an empty network namespace with only loopback. Answers why not, or nothing."""
+        user, group = os.getuid(), os.getgid()
+        if self._libc.unshare(_CLONE_NEWNET) != 0:
+            if self._libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+                return os.strerror(ctypes.get_errno())
+            for name, content in (
+                ("setgroups", "deny"),
+                ("uid_map", f"{user} {user} 1"),
+                ("gid_map", f"{group} {group} 1"),
+            ):
+                with open(f"/proc/self/{name}", "w", encoding="ascii") as stream:
+                    stream.write(content)
+        _raise_loopback()
+        return ""
+
+
+def _raise_loopback() -> None:
+    """Some libraries talk to themselves over 127.0.0.1."""
+    import fcntl
+    import struct
+
+    set_flags, up = 0x8914, 0x1 | 0x40
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control,
+    ):
+        fcntl.ioctl(control, set_flags, struct.pack("16sh14x", b"lo", up))
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _belongs(pid: int, directory: str) -> bool:
+    """Whether an orphan comes from the action in `directory`: its environment or its cwd names it."""
+    with contextlib.suppress(OSError):
+        if os.readlink(f"/proc/{pid}/cwd").startswith(directory):
+            return True
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as stream:
+        return directory.encode() in stream.read()
+    return False
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            return int(stream.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def run_tool(request: dict[str, Any], progress: int | None, roots: tuple[str, ...]) -> NoReturn:
+    """Run a Python tool in this process, and end it with the tool's exit code."""
+    import faulthandler
+    import random
+    import traceback
+    from pathlib import Path
+
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    if progress is not None:
+        os.environ["MODELBUILD_PROGRESS_FD"] = str(progress)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
+    random.seed(0)
+    _limit_threads(request["threads"])
+    tool = Path(request["tool"])
+    compile_afresh((*roots, str(tool.parent)))
+
+    from modelbuild.toolkit.request import Request, call_tool
+
+    code = 1
+    try:
+        with open("request.json", "rb") as file:
+            data = json.load(file)
+        # Relative paths: a tool that writes one into its output still writes the same bytes everywhere.
+        code = call_tool(tool, Request.from_json(data, Path()))
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            sys.stderr.write(f"{error.code}\n")
+    except BaseException as error:  # noqa: BLE001 - it becomes the log and the exit code
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename != str(tool):
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace or error.__traceback__)
+    _finish()
+    os._exit(code)
+
+
+def _limit_threads(threads: int) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+
+
+def _finish() -> None:
+    """What a normal exit does for a program's data, without tearing down what the worker imported."""
+    import atexit
+    import io
+    import threading
+
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+    atexit._run_exitfuncs()  # noqa: SLF001
+    for each in gc.get_objects():
+        if type(each) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom) and not each.closed:
+            with contextlib.suppress(OSError, ValueError):
+                each.flush()
+
+
+def compile_afresh(folders: tuple[str, ...]) -> None:
+    """Compile modules below `folders` from their source, always.
+
+    A .pyc counts as fresh when its source has the same size and the same mtime in whole seconds: an
+    edit within a second would run the old code under the new key. Nor are .pyc files left in a workspace.
+    """
+    from importlib.machinery import SourceFileLoader
+
+    original = SourceFileLoader.path_stats
+    prefixes = tuple(folder.rstrip("/") + "/" for folder in folders)
+
+    def path_stats(self: SourceFileLoader, path: Any) -> Any:
+        if str(path).startswith(prefixes):
+            raise OSError("compiled from source")
+        return original(self, path)
+
+    SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Arguments: the descriptor of the socket, and JSON `{"preload": [...], "path": [...], "root": ...}`."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    options = json.loads(sys.argv[2])
+    root = options["root"]
+    if options["python"]:
+        sys.path.append(root)
+        compile_afresh((os.path.join(root, "modelbuild"),))
+        importlib.import_module("modelbuild.toolkit.request")
+    worker = Worker(channel, (os.path.join(root, "modelbuild"),))
+    ready = worker.prepare(options["preload"])
+    with contextlib.suppress(ConnectionError):
+        channel.send(json.dumps(ready).encode())
+    worker.serve()
+
+
+if __name__ == "__main__":
+    main()
