@@ -65,6 +65,10 @@ class CommandLine(argparse.ArgumentParser):
         """Every flag, for completion and did-you-mean."""
         return sorted(flag for flag in self._option_string_actions if flag.startswith("--"))
 
+    def option(self, flag: str) -> argparse.Action | None:
+        """The flag's definition, or None."""
+        return self._option_string_actions.get(flag)
+
     def _refuse(self, word: str) -> NoReturn:
         usage = f"`modelbuild help {self.command}` shows how it is used"
         if not word.startswith("-"):

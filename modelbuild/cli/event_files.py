@@ -163,8 +163,8 @@ class ResultSink:
         """Take one event."""
         self._board.add(event)
 
-    def document(self) -> dict[str, Any]:
-        """Targets, tests, failures, counts and the exit code."""
+    def document(self, error: str = "") -> dict[str, Any]:
+        """Targets, tests, failures, counts and the exit code. error: why there is no more than this."""
         board, finished = self._board, self._board.finished
         return {
             "schema": RESULT_SCHEMA,
@@ -188,4 +188,5 @@ class ResultSink:
                 for f in board.failures
             ],
             "skipped": list(finished.skipped) if finished else [],
+            "error": error,
         }

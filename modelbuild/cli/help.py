@@ -54,7 +54,9 @@ def _overview(terminal: Terminal) -> str:
     from modelbuild.cli.main import COMMANDS  # noqa: PLC0415
 
     bold = "bold"
-    rows = [f"  {terminal.paint(f'{name:<12}', bold, terminal.out)} {text}" for name, text in COMMANDS.items()]
+    rows = [
+        f"  {terminal.paint(f'{name:<12}', bold, terminal.out)} {text}" for name, text in COMMANDS.items()
+    ]
     return "\n".join(
         [
             "modelbuild builds models for devices the way Bazel builds software.",

@@ -30,7 +30,7 @@ def short_label(text: str) -> str:
 def summary_lines(board: Board, root: Path, terminal: Terminal, *, quiet: bool) -> Iterator[str]:
     """The last lines of a build: tests, targets with their files, one line of counts."""
     finished = board.finished
-    if finished is None:
+    if finished is None or _never_began(board, finished):
         return
     for test in board.tests:
         if quiet and test.passed:
@@ -48,6 +48,12 @@ def summary_lines(board: Board, root: Path, terminal: Terminal, *, quiet: bool) 
     for label in finished.skipped:
         yield f"{terminal.paint('not built', 'yellow')} {label}: something it needs failed"
     yield _count_line(board, finished, terminal)
+
+
+def _never_began(board: Board, finished: BuildFinished) -> bool:
+    """Whether the error that ended it, which is shown elsewhere, is all there is to say."""
+    refused = finished.exit_code in (ExitCode.USAGE, ExitCode.ENVIRONMENT)
+    return refused and not board.done and not board.targets
 
 
 def _is_null(finished: BuildFinished) -> bool:
@@ -77,9 +83,10 @@ def _count_line(board: Board, finished: BuildFinished, terminal: Terminal) -> st
         if len(built) == 1:
             return f"{short_label(built[0].label)} is up to date ({time})"
         return f"{units.count(len(built), 'target')} are up to date ({time})"
+    unchanged = f"{finished.unchanged:,} unchanged, " if finished.unchanged else ""
     counts = (
         f"{finished.executed:,} executed, {finished.local_hits + finished.remote_hits:,} cached, "
-        f"{finished.unchanged:,} unchanged, {finished.failed:,} failed in {time}"
+        f"{unchanged}{finished.failed:,} failed in {time}"
     )
     if finished.critical_path_s > 1 and finished.executed > 1:
         counts += f" (critical path {units.duration(finished.critical_path_s)})"

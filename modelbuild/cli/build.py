@@ -1,0 +1,53 @@
+"""`modelbuild build`, and what `test` and `run` share with it."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import Literal
+
+from modelbuild.cli.command_line import add_build_flags, add_workspace_flags
+from modelbuild.cli.console import ConsoleOptions, open_console
+from modelbuild.cli.invocation import build_request, open_invocation
+from modelbuild.cli.terminal import Terminal
+from modelbuild.errors import ModelbuildError
+
+SUMMARY = "Build targets"
+USAGE = "[flags] TARGET..."
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Target patterns and the flags of a build."""
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="`//pkg:name`, `//pkg/...`, `-//x`")
+    add_build_flags(parser)
+    add_workspace_flags(parser)
+
+
+def run(args: Namespace, terminal: Terminal) -> int:
+    """Build."""
+    return execute(args, terminal, "build")
+
+
+def execute(args: Namespace, terminal: Terminal, command: Literal["build", "test"]) -> int:
+    """Build or test the targets, show it, and print the result as JSON when asked; gives the exit code."""
+    from modelbuild.driver.build import build  # noqa: PLC0415
+
+    invocation = open_invocation(args, terminal)
+    request = build_request(args, invocation, command, [*args.targets, *args.rest])
+    with open_console(terminal, invocation.root, console_options(args)) as (sink, result):
+        try:
+            outcome = build(request, sink)
+        except ModelbuildError as error:
+            if result is not None:
+                terminal.write(json.dumps(result.document(error.message), indent=2, ensure_ascii=False))
+            raise
+    if result is not None:
+        terminal.write(json.dumps(result.document(), indent=2, ensure_ascii=False))
+    return int(outcome.exit_code)
+
+
+def console_options(args: Namespace) -> ConsoleOptions:
+    """How the flags want the build shown."""
+    return ConsoleOptions(
+        quiet=args.quiet, verbose=args.verbose, json=args.json, events=args.events, profile=args.profile
+    )

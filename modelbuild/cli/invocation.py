@@ -1,0 +1,70 @@
+"""Invocation: the workspace a command is in, its settings, and what flags and environment say about them."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from modelbuild.cli.terminal import Terminal
+from modelbuild.errors import UsageError
+from modelbuild.loading.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from modelbuild.driver.request import BuildRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """cache_dir: absolute. working_package: the package of the current directory."""
+
+    workspace: Workspace
+    working_package: str
+    cache_dir: Path
+
+    @property
+    def root(self) -> Path:
+        """The workspace root."""
+        return Path(self.workspace.root)
+
+
+def open_invocation(args: Namespace, terminal: Terminal) -> Invocation:
+    """The workspace around the current directory. Raises UsageError outside of one.
+
+    The cache is where --cache-dir says, else MODELBUILD_CACHE_DIR, else modelbuild.toml, else `cache/`.
+    """
+    here = os.getcwd()
+    workspace = find_workspace(here)
+    if args.config:
+        workspace = workspace.with_profile(args.config)
+    chosen = args.cache_dir or terminal.environment.cache_dir
+    cache_dir = os.path.abspath(os.path.expanduser(chosen)) if chosen else workspace.cache_dir
+    return Invocation(workspace, workspace.working_package(here), Path(cache_dir))
+
+
+def build_request(
+    args: Namespace, invocation: Invocation, command: Literal["build", "test", "run"], patterns: list[str]
+) -> BuildRequest:
+    """What the flags ask the driver for. Raises UsageError without target patterns."""
+    from modelbuild.driver.request import BuildRequest  # noqa: PLC0415
+
+    if not patterns:
+        raise UsageError(
+            f"`modelbuild {command}` needs a target", hint=f"`modelbuild {command} //...` takes all of them"
+        )
+    settings = invocation.workspace.settings
+    return BuildRequest(
+        root=invocation.root,
+        patterns=tuple(patterns),
+        cache_dir=invocation.cache_dir,
+        command=command,
+        working_package=invocation.working_package,
+        jobs=args.jobs or settings.jobs,
+        keep_going=args.keep_going or settings.keep_going,
+        check=args.check,
+        salt=settings.key_salt,
+        platform=args.platform or "",
+        detailed=bool(args.events or args.profile),
+    )
