@@ -1,0 +1,247 @@
+"""ToolIdentities: what a tool is, as a digest, so that another torch reruns what ran torch and no more.
+
+A Python tool is its source files and the name==version of every distribution it can import. A shell
+command is bash and the programs of /usr/bin that its words name; nothing else can be known of it.
+
+Reading all that takes longer than a null build may, so answers are kept in the cache directory with the
+stat of every file they rest on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import site
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import modelbuild
+from modelbuild.digest import digest_bytes, digest_file
+from modelbuild.errors import AnalysisError, Location
+from modelbuild.execution.distributions import Closure, InstalledDistributions
+from modelbuild.execution.tool_sources import ToolSources, read_tool_sources
+from modelbuild.tool import PythonTool, ShellTool, Tool, TreeTool
+
+_SCHEMA = 1
+_BUILTIN_VERSION = "1"
+"""Raise it when WriteTool or TreeTool makes something else of the same parameters."""
+
+_WORDS = re.compile(r"[A-Za-z0-9_./+\[-]+")
+_PROGRAM_FOLDERS = ("/usr/bin", "/bin")
+_RACY_NS = 50_000_000
+"""A file may change again without changing its mtime for as long as the file system's clock ticks."""
+
+Stat = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolIdentity:
+    """digest: sha256 of `detail`. detail: `files`, `distributions`, `python`, `machine`, for `explain`.
+
+    facts: the paths this rests on; while all of them stat the same, so does it.
+    """
+
+    digest: str
+    detail: Mapping[str, Any]
+    facts: tuple[str, ...]
+
+
+class ToolIdentities:
+    """Computes identities; remembers them in `<cache>/tool_identities.json`. Thread-safe."""
+
+    def __init__(
+        self,
+        cache_dir: str | None = None,
+        *,
+        site_packages: Sequence[str] | None = None,
+        toolkit: str | None = None,
+        machine: str | None = None,
+    ) -> None:
+        """cache_dir: None to remember nothing. The rest is for tests: what the build's own Python says."""
+        self._file = os.path.join(cache_dir, "tool_identities.json") if cache_dir else None
+        self._folders = tuple(site.getsitepackages() if site_packages is None else site_packages)
+        package = os.path.dirname(os.path.abspath(modelbuild.__file__))
+        self._toolkit = toolkit or os.path.join(package, "toolkit")
+        self._installed = InstalledDistributions(self._folders)
+        self._machine = machine or f"{sys.platform}-{platform_machine()}"
+        self._python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        self._lock = threading.RLock()
+        self._stats: dict[str, Stat | None] = {}
+        self._tools: dict[PythonTool, ToolIdentity] = {}
+        self._shells: dict[frozenset[str], ToolIdentity] = {}
+        self._programs: dict[str, str | None] = {}
+        self._stored: dict[str, Any] | None = None
+        self._dirty = False
+
+    def identity(self, tool: Tool, params: Mapping[str, Any]) -> ToolIdentity:
+        """The identity of `tool` as an action with `params` runs it.
+
+        Raises AnalysisError for an import that is not declared, EnvironmentFailure for a distribution
+        that is not installed.
+        """
+        with self._lock:
+            if isinstance(tool, ShellTool):
+                return self._shell(str(params["command"]))
+            if isinstance(tool, PythonTool):
+                if tool not in self._tools:
+                    self._tools[tool] = self._python_tool(tool)
+                return self._tools[tool]
+            name = "tree" if isinstance(tool, TreeTool) else "write"
+            return _identify({"builtin": f"{name}-{_BUILTIN_VERSION}"}, ())
+
+    def changed(self, tool: Tool, params: Mapping[str, Any]) -> list[str]:
+        """The files of `tool` that are not what they were when its identity was taken."""
+        with self._lock:
+            facts = self.identity(tool, params).facts
+            return [path for path in facts if _stat(path) != self._stats.get(path, _stat(path))]
+
+    def save(self) -> None:
+        """Write what was found out; a cache that cannot be written is no error here."""
+        with self._lock:
+            if not self._dirty or self._file is None or self._stored is None:
+                return
+            self._dirty = False
+            temporary = f"{self._file}.{os.getpid()}"
+            with contextlib.suppress(OSError):
+                with open(temporary, "w", encoding="utf-8") as stream:
+                    json.dump(self._stored, stream, separators=(",", ":"))
+                os.replace(temporary, self._file)
+
+    def _python_tool(self, tool: PythonTool) -> ToolIdentity:
+        source = os.path.abspath(tool.source)
+        key = json.dumps([source, sorted(tool.distributions), self._toolkit, sys.version, self._machine])
+        known = self._recall("tools", key)
+        if known is not None:
+            detail, paths = known
+            return _identify(detail, tuple(paths))
+        started = time.time_ns()
+        sources = read_tool_sources(source, self._toolkit)
+        closure = self._installed.closure(tool.distributions)
+        self._check_declared(tool, sources, closure)
+        detail = {
+            "files": {name: digest_file(path).sha256 for name, path in sources.files.items()},
+            "distributions": closure.versions,
+            "python": self._python,
+            "machine": self._machine,
+        }
+        folders = {os.path.dirname(path) for path in sources.files.values()}
+        paths = (
+            *sources.files.values(),
+            *sorted(folders),  # A new file there may shadow what an import found elsewhere.
+            *(each.metadata for _, each in sorted(closure.members.items())),
+            *(folder for folder in self._folders if os.path.isdir(folder)),
+        )
+        self._remember("tools", key, detail, paths, started)
+        return _identify(detail, paths)
+
+    def _check_declared(self, tool: PythonTool, sources: ToolSources, closure: Closure) -> None:
+        for each in sources.third_party:
+            if closure.provides(each.package):
+                continue
+            owners = self._installed.owners(each.package)
+            known = f"add {' or '.join(f'`{owner}`' for owner in owners)} to the tool's `distributions`"
+            raise AnalysisError(
+                f"tool imports `{each.package}` but does not declare the distribution that has it",
+                location=Location(each.path, each.line),
+                notes=(f"declared: {', '.join(tool.distributions) or 'none'}, and what they require",),
+                hint=known if owners else "no installed distribution has it",
+            )
+
+    def _shell(self, command: str) -> ToolIdentity:
+        found = {"/bin/bash"}
+        for word in set(_WORDS.findall(command)):
+            path = self._program(word)
+            if path is not None:
+                found.add(path)
+        key = frozenset(found)
+        if key not in self._shells:
+            files = {path: self._program_digest(os.path.realpath(path)) for path in sorted(found)}
+            paths = (*sorted({*found, *map(os.path.realpath, found)}), *_PROGRAM_FOLDERS)
+            for path in paths:
+                self._fact(path)
+            self._shells[key] = _identify({"files": files, "machine": self._machine}, paths)
+        return self._shells[key]
+
+    def _program(self, word: str) -> str | None:
+        if word not in self._programs:
+            self._programs[word] = _find_program(word)
+        return self._programs[word]
+
+    def _program_digest(self, path: str) -> str:
+        known = self._recall("programs", path)
+        if known is not None:
+            return str(known[0]["sha256"])
+        started = time.time_ns()
+        digest = digest_file(path).sha256
+        self._remember("programs", path, {"sha256": digest}, (path,), started)
+        return digest
+
+    def _fact(self, path: str) -> Stat | None:
+        if path not in self._stats:
+            self._stats[path] = _stat(path)
+        return self._stats[path]
+
+    def _recall(self, table: str, key: str) -> tuple[dict[str, Any], list[str]] | None:
+        entry = self._load()[table].get(key)
+        if entry is None:
+            return None
+        detail, facts = entry
+        for path, known in facts:
+            if self._fact(path) != (tuple(known) if known else None):
+                return None
+        return detail, [path for path, _ in facts]
+
+    def _remember(
+        self, table: str, key: str, detail: dict[str, Any], paths: Sequence[str], started: int
+    ) -> None:
+        facts = [(path, self._fact(path)) for path in dict.fromkeys(paths)]
+        if any(stat is None or stat[1] > started - _RACY_NS for _, stat in facts):
+            return  # Too fresh to trust its mtime; found out anew next time.
+        self._load()[table][key] = [detail, facts]
+        self._dirty = True
+
+    def _load(self) -> dict[str, Any]:
+        if self._stored is None:
+            empty: dict[str, Any] = {"schema": _SCHEMA, "tools": {}, "programs": {}}
+            self._stored = empty
+            if self._file is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    with open(self._file, encoding="utf-8") as stream:
+                        loaded = json.load(stream)
+                    if isinstance(loaded, dict) and loaded.get("schema") == _SCHEMA:
+                        self._stored = loaded
+        return self._stored
+
+
+def platform_machine() -> str:
+    """The machine's architecture, `x86_64`: floating-point results differ between architectures."""
+    return os.uname().machine
+
+
+def _identify(detail: Mapping[str, Any], facts: tuple[str, ...]) -> ToolIdentity:
+    encoded = json.dumps(detail, sort_keys=True, separators=(",", ":")).encode()
+    return ToolIdentity(digest_bytes(encoded).sha256, detail, facts)
+
+
+def _stat(path: str) -> Stat | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _find_program(word: str) -> str | None:
+    candidates = [word] if word.startswith("/") else []
+    if "/" not in word:
+        candidates = [f"{folder}/{word}" for folder in _PROGRAM_FOLDERS]
+    for path in candidates:
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
