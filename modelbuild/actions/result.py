@@ -62,3 +62,11 @@ class ActionResult:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not an action result: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class StandingResult:
+    """The last key and result of an action that rests on nothing that has changed since."""
+
+    key: str
+    result: ActionResult

@@ -16,16 +16,14 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelbuild.actions.result import ActionResult
 from modelbuild.driver.request import BuildRequest
 from modelbuild.driver.stamp import Stamp, listing, stamp
-from modelbuild.execution.scheduler import Known
 
 SNAPSHOT_SCHEMA = 1
 
@@ -150,39 +148,3 @@ class SnapshotFiles:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-
-
-class KnownResults(Mapping[int, Known]):
-    """Stored results of the actions that nothing has touched, decoded when asked for."""
-
-    def __init__(self, rows: Sequence[Sequence[Any]], indices: set[int]) -> None:
-        self._rows = rows
-        self._indices = indices
-
-    def __contains__(self, index: object) -> bool:
-        return index in self._indices
-
-    def __getitem__(self, index: int) -> Known:
-        if index not in self._indices:
-            raise KeyError(index)
-        key, result = self._rows[index]
-        return Known(key, ActionResult.from_json(result.encode()))
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._indices)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-
-def untouched(graph: Mapping[str, Any], difference: Difference) -> set[int]:
-    """The actions of an encoded graph that rest on none of the differences."""
-    touched = {f"s:{path}" for path in difference.sources}
-    standing: set[int] = set()
-    dependencies = graph["dependencies"]
-    for index, row in enumerate(graph["actions"]):
-        if index in difference.outputs or (touched and not touched.isdisjoint(row[2].values())):
-            continue
-        if all(dependency in standing for dependency in dependencies[index]):
-            standing.add(index)
-    return standing

@@ -19,21 +19,13 @@ from typing import Protocol
 from modelbuild.actions.action import Action, Resources
 from modelbuild.actions.graph import ActionGraph
 from modelbuild.actions.key import ActionKey, action_key
-from modelbuild.actions.result import ActionResult, OutputDigest
+from modelbuild.actions.result import ActionResult, OutputDigest, StandingResult
 from modelbuild.errors import ActionFailed, ModelbuildError
 from modelbuild.events import ActionFinished, ActionProgress, ActionStarted, Event, Outcome
 from modelbuild.execution.resources import ResourcePool
 from modelbuild.execution.step import Step, StepCancelled, StepOutcome
 
 DEFAULT_RAM = Resources().ram
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of an action before it is looked at: its last key and result, still standing."""
-
-    key: str
-    result: ActionResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +104,7 @@ class Scheduler:
         salt: str = "",
         clock: Callable[[], float],
         sink: Callable[[Event], None],
-        known: Mapping[int, Known] | None = None,
+        known: Mapping[int, StandingResult] | None = None,
     ) -> None:
         """known: actions that need no look, because nothing they rest on has changed.
 
@@ -181,7 +173,6 @@ class Scheduler:
     def cancel(self) -> None:
         """End everything that runs; what was not finished is not cached."""
         self._cancelled.set()
-        self._step.cancel()
 
     def _edges(self) -> tuple[dict[int, list[int]], dict[int, int]]:
         dependents: dict[int, list[int]] = {}

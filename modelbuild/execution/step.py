@@ -10,7 +10,7 @@ from typing import Protocol
 
 from modelbuild.actions.action import Action
 from modelbuild.actions.result import ActionResult, OutputDigest
-from modelbuild.errors import ActionFailed
+from modelbuild.errors import Interrupted
 
 ProgressCallback = Callable[[int, int, str, Mapping[str, float | str]], None]
 
@@ -66,7 +66,6 @@ class Step:
     lookup: Callable[[str], ActionResult | None]
     store: Callable[[str, ActionResult], None]
     compare: Callable[[Action, ActionResult, ActionResult], None]
-    cancel: Callable[[], None]
 
     def run(
         self,
@@ -91,10 +90,8 @@ class Step:
             started = time.monotonic()
             try:
                 result = self.runner(action, key, inputs, progress, cancelled)
-            except ActionFailed:
-                if cancelled.is_set():
-                    raise StepCancelled from None
-                raise
+            except Interrupted:
+                raise StepCancelled from None
             if standing is not None:
                 self.compare(action, standing, result)
                 return StepOutcome(

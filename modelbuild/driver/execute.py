@@ -1,0 +1,309 @@
+"""Execution of a request that is not up to date: plan, schedule, remember."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelbuild.actions.action import Action
+from modelbuild.actions.graph import ActionGraph, RequestedTarget
+from modelbuild.cache.local import LocalCache
+from modelbuild.driver.build import OUTPUT_ROOT, Clock, analysis_event
+from modelbuild.driver.checking import compare_results
+from modelbuild.driver.graph_codec import decode_graph, encode_graph
+from modelbuild.driver.request import BuildOutcome, BuildRequest
+from modelbuild.driver.snapshot import Difference, Facts, SnapshotFiles
+from modelbuild.driver.stamp import Stamp, listing, stamp
+from modelbuild.driver.standing import StandingResults, untouched
+from modelbuild.driver.verdict import report_verdicts
+from modelbuild.driver.world import BuildWorld
+from modelbuild.errors import ExitCode
+from modelbuild.events import ActionFinished, BuildFinished, Event, EventSink, Message, TargetFinished
+from modelbuild.execution.environment import ToolIdentities
+from modelbuild.execution.local import LocalExecutor
+from modelbuild.execution.output_tree import OutputTree
+from modelbuild.execution.resources import ResourcePool, preflight
+from modelbuild.execution.scheduler import Scheduler
+from modelbuild.execution.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What has to be settled, and the facts that are known before.
+
+    encoded: the stored graph when it still stands, else None. rows: stored results by action.
+    """
+
+    graph: ActionGraph
+    loading: dict[str, Stamp]
+    directories: dict[str, tuple[Stamp, str]]
+    counts: tuple[int, int, int]
+    known: Mapping[int, Any] = field(default_factory=dict)
+    rows: list[list[Any]] | None = None
+
+
+def execute(
+    request: BuildRequest,
+    files: SnapshotFiles,
+    facts: Facts | None,
+    difference: Difference,
+    sink: EventSink,
+    clock: Clock,
+) -> BuildOutcome:
+    """Settle every action that is not known to stand, and report."""
+    cache = LocalCache(str(request.cache_dir))
+    with contextlib.closing(cache), cache.in_use():
+        plan = _stored_plan(files, facts, difference) if facts and not difference.loading else None
+        from_snapshot = plan is not None
+        if plan is None:
+            plan = _fresh_plan(request)
+        sink(analysis_event(clock, plan.counts, from_snapshot=from_snapshot))
+        for note in cache.notes:
+            sink(Message(clock(), "warning", note))
+        with LocalExecutor(
+            cache.root, cache.blobs, lambda text: sink(Message(clock(), "warning", text))
+        ) as local:
+            run = _Run(request, cache, local, plan, sink, clock)
+            run.schedule()
+            if run.report() and not cache.read_only:
+                run.remember(files, facts if from_snapshot else None)
+        cache.sync()
+        return run.outcome()
+
+
+def _stored_plan(files: SnapshotFiles, facts: Facts, difference: Difference) -> Plan | None:
+    encoded, rows = files.graph(facts), files.results(facts)
+    if encoded is None or rows is None:
+        return None
+    standing = set() if difference.environment else untouched(encoded, difference)
+    return Plan(
+        decode_graph(encoded),
+        facts.loading,
+        facts.directories,
+        facts.counts,
+        StandingResults(rows, standing),
+        rows,
+    )
+
+
+def _fresh_plan(request: BuildRequest) -> Plan:
+    from modelbuild.analysis.analyze import analyze  # noqa: PLC0415 - brings pydantic and Starlark
+    from modelbuild.loading.load import load_graph  # noqa: PLC0415
+    from modelbuild.loading.workspace import open_workspace  # noqa: PLC0415
+
+    targets = load_graph(
+        open_workspace(str(request.root)),
+        request.patterns,
+        working_package=request.working_package,
+        tests_only=request.command == "test",
+    )
+    # Stamps are taken before analysis: a file that changes from here on differs next time.
+    read = [*targets.facts.files, *targets.facts.absent, *_own_sources()]
+    loading = {path: stamp(path) for path in (os.path.join(request.root, name) for name in read)}
+    directories = {
+        path: (stamp(path), listing(path))
+        for path in (os.path.join(request.root, name) for name in targets.facts.directories)
+    }
+    graph = analyze(targets).graph
+    counts = (len(targets.packages), len(targets.targets), len(graph.actions))
+    return Plan(graph, loading, directories, counts)
+
+
+def _own_sources() -> list[str]:
+    """The files of modelbuild that are in use: an edited rule or analysis changes what BUILD files mean."""
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "modelbuild"]
+    return sorted(module.__file__ for module in modules if module.__file__)
+
+
+class _Run:
+    """One execution of a plan."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        cache: LocalCache,
+        executor: LocalExecutor,
+        plan: Plan,
+        sink: EventSink,
+        clock: Clock,
+    ) -> None:
+        self._request = request
+        self._cache = cache
+        self._plan = plan
+        self._sink = sink
+        self._clock = clock
+        self._output_root = Path(request.root) / OUTPUT_ROOT
+        self._identities = ToolIdentities(str(request.cache_dir))
+        self._outputs = OutputTree(str(self._output_root), cache.blobs)
+        self._world = BuildWorld(
+            str(request.root),
+            cache=cache,
+            identities=self._identities,
+            outputs=self._outputs,
+            executor=executor,
+        )
+        cores = len(os.sched_getaffinity(0))
+        resources = ResourcePool.of_machine(str(request.cache_dir))
+        self._counts = dict.fromkeys(("executed", "local_hit", "remote_hit", "unchanged", "failed"), 0)
+        self._fresh: set[str] = set()
+        self._errors: dict[str, str] = {}
+        self._exit_code = ExitCode.OK
+        self._skipped: list[str] = []
+        requested = {target.label for target in plan.graph.requested}
+        preflight(plan.graph.actions, resources) if not plan.known else None
+        self._scheduler = Scheduler(
+            plan.graph,
+            world=self._world,
+            step=Step(
+                runner=self._world.run,
+                locks=cache.locks,
+                lookup=self._world.lookup,
+                store=self._world.store,
+                compare=lambda action, old, new: compare_results(cache.blobs, action, old, new),
+            ),
+            resources=resources,
+            jobs=request.jobs or cores,
+            keep_going=request.keep_going,
+            rerun=lambda action: request.check and action.owner in requested,
+            salt=request.salt,
+            clock=clock,
+            sink=self._observe,
+            known=plan.known,
+        )
+
+    def schedule(self) -> None:
+        """Run the scheduler; facts that were learnt are written whatever happens."""
+        if self._request.detailed:
+            self._report_known()
+        self._counts["unchanged"] += len(self._plan.known)
+        try:
+            self._scheduler.run()
+        finally:
+            self._cache.flush()
+
+    def report(self) -> bool:
+        """Tell which targets are built and which tests passed; whether everything asked for is there."""
+        graph = self._plan.graph
+        for target in graph.requested:
+            built = self._is_built(target)
+            if not built:
+                self._skipped.append(str(target.label))
+            files = tuple(str(artifact) for artifact in target.files) if built else ()
+            self._sink(TargetFinished(self._clock(), str(target.label), built, files))
+        if self._request.command == "test":
+            built_targets = [t for t in graph.requested if str(t.label) not in self._skipped]
+            now = self._clock()
+            if not report_verdicts(built_targets, self._output_root, self._fresh, self._sink, now):
+                self._exit_code = ExitCode.TEST_FAILED
+        if self._skipped or self._counts["failed"]:
+            self._exit_code = ExitCode.ACTION_FAILED
+        return self._exit_code is not ExitCode.ACTION_FAILED
+
+    def outcome(self) -> BuildOutcome:
+        """Say goodbye."""
+        counts = self._counts
+        self._sink(
+            BuildFinished(
+                self._clock(),
+                counts["executed"],
+                counts["local_hit"],
+                counts["remote_hit"],
+                counts["unchanged"],
+                counts["failed"],
+                self._clock(),
+                int(self._exit_code),
+                critical_path_s=max(self._scheduler.finish_times.values(), default=0.0),
+                skipped=tuple(self._skipped),
+            )
+        )
+        return BuildOutcome(self._exit_code, self._plan.graph.requested, self._errors, tuple(self._skipped))
+
+    def remember(self, files: SnapshotFiles, before: Facts | None) -> None:
+        """Write the snapshot that answers the next request."""
+        graph = self._plan.graph
+        settled = self._scheduler.settled
+        rows = list(self._plan.rows) if self._plan.rows else [["", ""] for _ in graph.actions]
+        outputs = dict(before.outputs) if before else {}
+        if before:
+            outputs = {path: fact for path, fact in outputs.items() if fact[1] not in settled}
+        for index, done in settled.items():
+            if done.result is not None:
+                rows[index] = [done.key.sha256, done.result.to_json().decode()]
+                outputs |= self._output_stamps(graph.actions[index], index)
+        environment = dict(before.environment) if before else {}
+        environment |= {path: stamp(path) for path in self._identities.facts()}
+        encoded = None if before else encode_graph(graph)
+        files.write(
+            Facts(
+                graph_generation=before.graph_generation if before else uuid.uuid4().hex,
+                results_generation=uuid.uuid4().hex,
+                loading=self._plan.loading,
+                directories=self._plan.directories,
+                environment=environment,
+                sources=(before.sources if before else {}) | self._world.stamps,
+                outputs=outputs,
+                requested=encoded["requested"] if encoded else before.requested if before else [],
+                counts=self._plan.counts,
+            ),
+            rows,
+            encoded,
+        )
+
+    def _output_stamps(self, action: Action, index: int) -> dict[str, tuple[Stamp, int]]:
+        stamps = {}
+        for artifact in action.outputs.values():
+            absolute = f"{self._output_root}/{artifact.path}"
+            stamps[artifact.path] = (stamp(absolute), index)
+            if artifact.kind == "tree":
+                for directory, _, names in os.walk(absolute):
+                    below = os.path.relpath(directory, self._output_root)
+                    stamps[below] = (stamp(directory), index)
+                    for name in names:
+                        stamps[f"{below}/{name}"] = (stamp(f"{directory}/{name}"), index)
+        return stamps
+
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, ActionFinished):
+            self._counts[event.result] += 1
+            if event.result != "unchanged":
+                action = self._plan.graph.actions[event.action]
+                self._fresh.update(a.path for a in action.outputs.values() if event.result == "executed")
+            if event.result == "failed":
+                self._errors[event.label] = event.error
+        self._sink(event)
+
+    def _is_built(self, target: RequestedTarget) -> bool:
+        graph, settled, known = self._plan.graph, self._scheduler.settled, self._plan.known
+        verdict = (target.verdict,) if target.verdict else ()
+        for artifact in (*target.files, *target.validations, *verdict):
+            if artifact.is_source:
+                continue
+            index = graph.producers[artifact.path]
+            if index not in known and (index not in settled or settled[index].result is None):
+                return False
+        return True
+
+    def _report_known(self) -> None:
+        graph = self._plan.graph
+        for index in self._plan.known:
+            action = graph.actions[index]
+            known = self._plan.known[index]
+            self._sink(
+                ActionFinished(
+                    self._clock(),
+                    index,
+                    str(action.owner),
+                    action.mnemonic,
+                    known.key,
+                    "unchanged",
+                    0.0,
+                    known.result.peak_rss_bytes,
+                    dependencies=graph.dependencies[index],
+                )
+            )

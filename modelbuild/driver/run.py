@@ -1,0 +1,87 @@
+"""`modelbuild run`: build a target, then call it with what the user typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelbuild.actions.graph import RequestedTarget
+from modelbuild.analysis.analyze import AnalyzedTarget, analyze
+from modelbuild.driver.build import build
+from modelbuild.driver.request import BuildRequest
+from modelbuild.errors import ExitCode, UsageError
+from modelbuild.events import EventSink
+from modelbuild.loading.load import load_graph
+from modelbuild.loading.workspace import open_workspace
+from modelbuild.provider import RunInfo
+
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def run(request: BuildRequest, arguments: Sequence[str], sink: EventSink) -> int:
+    """The exit code of the target's program, or of the build when that fails.
+
+    Raises UsageError when the pattern names several targets, or one that cannot be run.
+    """
+    targets = load_graph(
+        open_workspace(str(request.root)), request.patterns, working_package=request.working_package
+    )
+    if len(targets.requested) != 1:
+        raise UsageError(
+            f"`run` takes one target, and `{' '.join(request.patterns)}` names {len(targets.requested)}"
+        )
+    analysis = analyze(targets)
+    requested = analysis.graph.requested[0]
+    target = analysis.targets[requested.label]
+    info = target.providers.get(RunInfo)
+    if not isinstance(info, RunInfo) and len(requested.files) != 1:
+        raise _not_runnable(target)
+    outcome = build(request, sink)
+    if outcome.exit_code != ExitCode.OK:
+        return int(outcome.exit_code)
+    if isinstance(info, RunInfo):
+        return _call_tool(request.root, info, arguments)
+    return _call_program(request.root, target, requested, arguments)
+
+
+def _call_tool(root: Path, info: RunInfo, arguments: Sequence[str]) -> int:
+    with tempfile.TemporaryDirectory(prefix="modelbuild-run-") as directory:
+        data = {
+            "params": dict(info.params),
+            "inputs": {name: str(root / str(artifact)) for name, artifact in info.inputs.items()},
+            "outputs": {},
+            "threads": len(os.sched_getaffinity(0)),
+            "arguments": list(arguments),
+        }
+        request_file = Path(directory) / "request.json"
+        request_file.write_text(json.dumps(data))
+        command = [sys.executable, "-P", "-m", "modelbuild.toolkit.request", str(info.tool.source)]
+        return subprocess.run(
+            [*command, str(request_file)], check=False, env={**_inherited(), **_OFFLINE}
+        ).returncode
+
+
+def _call_program(
+    root: Path, target: AnalyzedTarget, requested: RequestedTarget, arguments: Sequence[str]
+) -> int:
+    program = root / str(requested.files[0])
+    if not os.access(program, os.X_OK) or program.is_dir():
+        raise _not_runnable(target)
+    return subprocess.run([str(program), *arguments], check=False, env=_inherited()).returncode
+
+
+def _inherited() -> dict[str, str]:
+    """A program that a person starts gets that person's environment; no action ever does."""
+    return dict(os.environ)
+
+
+def _not_runnable(target: AnalyzedTarget) -> UsageError:
+    return UsageError(
+        f"`{target.label}` cannot be run: it is a `{target.rule}`",
+        hint="`run` takes device binaries (`gguf`, `onnx`) and executable files",
+    )
