@@ -21,13 +21,16 @@ class CompleteActionCache:
     def __init__(self, actions: ActionCache, blobs: BlobStore) -> None:
         self._actions = actions
         self._blobs = blobs
+        self.dropped: dict[str, tuple[str, ...]] = {}
+        """Key of an entry that was dropped -> logical names of the outputs that were not whole."""
 
     def get(self, key: str) -> ActionResult | None:
         """See ActionCache. Costs a stat for each blob, and reading the manifest of each tree."""
         result = self._actions.get(key)
         if result is None:
             return None
-        if vanished(result, self._blobs):
+        if lost := vanished(result, self._blobs):
+            self.dropped[key] = lost
             self._actions.remove(key)
             return None
         if result.log is not None and self._blobs.missing((result.log,)):

@@ -43,7 +43,7 @@ class DiskBlobStore:
         self._quarantine_dir = f"{self.root}/quarantine"
         self._facts = facts if facts is not None else FactIndex(None)
 
-    def path(self, digest: Digest, executable: bool = False) -> str | None:
+    def path(self, digest: Digest, *, executable: bool = False) -> str | None:
         """Absolute path of the unaltered blob, with mode 0444 or 0555; None if there is none.
 
         Content stored with the other mode only is copied, once.

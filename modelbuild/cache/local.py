@@ -5,26 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from modelbuild.cache.atomic_file import remove, replace_file
 from modelbuild.cache.completeness import CompleteActionCache
-from modelbuild.cache.disk import TEMPORARY, DiskBlobStore
+from modelbuild.cache.disk import EXECUTABLE_SUFFIX, TEMPORARY, DiskBlobStore
 from modelbuild.cache.disk_action_cache import DiskActionCache
+from modelbuild.cache.explain import explain
 from modelbuild.cache.fact_index import FactIndex
 from modelbuild.cache.fingerprint import FingerprintIndex
 from modelbuild.cache.locks import KeyLocks, UseLock
 from modelbuild.cache.storage_failure import storage_failure
-from modelbuild.cache.trace import Trace
+from modelbuild.cache.trace import Trace, TraceRow
 from modelbuild.errors import CacheError
+from modelbuild.tree import Tree
 
 FORMAT = 1
 """Raised when the layout changes so that an older modelbuild must not touch it."""
 
+TREE_START = b'["modelbuild-tree-'
+"""How every manifest starts; a 14 GB model is not read to find out that it is none."""
+
 _DAY_S = 86_400.0
 _OURS = (
-    "README.md", ".gitignore", "CACHEDIR.TAG", "cas", "ac", "quarantine", "scratch", "format", "key.locks",
-    "use.lock", "index.sqlite", "trace.sqlite", "lost+found",
+    "README.md", ".gitignore", "CACHEDIR.TAG", "cas", "ac", "quarantine", "scratch", "logs", "work",
+    "snapshots", "tools", "format", "key.locks", "use.lock", "index.sqlite", "trace.sqlite", "lost+found",
 )  # fmt: skip
 _CACHEDIR_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This directory holds a cache made by modelbuild; it can be deleted at any time.
@@ -42,12 +48,12 @@ class LocalCache:
     cache is used.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | os.PathLike[str]) -> None:
         """Opens the cache at `root`, making it if it is not there.
 
         Raises CacheError when `root` is something else, was made by a newer modelbuild, or cannot be read.
         """
-        self.root = os.path.abspath(root)
+        self.root = os.path.abspath(os.fspath(root))
         self.notes: list[str] = []
         self.read_only = _prepare(self.root)
         self.facts = FactIndex(f"{self.root}/index.sqlite", notes=self.notes)
@@ -59,6 +65,40 @@ class LocalCache:
         self.use = UseLock(f"{self.root}/use.lock")
         self.trace = Trace(f"{self.root}/trace.sqlite", notes=self.notes)
 
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, root: str | os.PathLike[str]) -> Iterator[LocalCache]:
+        """The cache at `root` for the time of a build: no gc meanwhile; facts and traces are written last."""
+        cache = cls(root)
+        try:
+            with cache.use.shared():
+                yield cache
+        finally:
+            cache.close()
+
+    def explain(
+        self,
+        previous: TraceRow | None,
+        components: Mapping[str, str],
+        detail: Mapping[str, Any],
+        *,
+        checked: bool = False,
+    ) -> str:
+        """Why an action runs, given its last run and what its key is made of now; see explain.explain."""
+        vanished = self.actions.dropped.get(previous.key, ()) if previous is not None else ()
+        return str(
+            explain(previous, components, detail, load_tree=self._tree, vanished=vanished, checked=checked)
+        )
+
+    def log_path(self, key: str) -> str:
+        """Where the output of action `key` is written while it runs; kept when it fails."""
+        path = f"{self.root}/logs"
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise storage_failure(error, path) from error
+        return f"{path}/{key}.log"
+
     def scratch_dir(self, key: str) -> str:
         """The directory where the resumable action `key` keeps what it needs to go on; made if need be."""
         path = f"{self.root}/scratch/{key}"
@@ -67,15 +107,6 @@ class LocalCache:
         except OSError as error:
             raise storage_failure(error, path) from error
         return path
-
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """For the time of a build: no gc; afterwards, facts and traces are written."""
-        with self.use.shared():
-            try:
-                yield
-            finally:
-                self.flush()
 
     def flush(self) -> None:
         """Writes facts and traces; milliseconds. Does not wait for the disk."""
@@ -91,6 +122,17 @@ class LocalCache:
         """Writes facts and traces and closes their files."""
         self.facts.close()
         self.trace.close()
+
+    def _tree(self, sha256: str) -> Tree | None:
+        for suffix in ("", EXECUTABLE_SUFFIX):
+            try:
+                with open(f"{self.blobs.cas}/{sha256[:2]}/{sha256}{suffix}", "rb") as stream:
+                    if not stream.peek(len(TREE_START)).startswith(TREE_START):
+                        return None
+                    return Tree.decode(stream.read())
+            except (OSError, ValueError):
+                continue
+        return None
 
 
 def _prepare(root: str) -> bool:

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelbuild.actions.result import ActionResult
 from modelbuild.cache.database import Database
@@ -59,8 +59,7 @@ class TraceRow:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What an action's last execution took."""
 
     duration_s: float
@@ -75,19 +74,30 @@ class Trace:
         self._database = Database(path, _SCHEMA, notes=notes)
         self._lock = threading.Lock()
         self._pending: list[TraceRow] = []
+        self._pending_last: dict[str, TraceRow] = {}
+        self._estimates: dict[str, Cost] | None = None
         self._stored_parts: set[str] = set()
 
     def record(self, row: TraceRow) -> None:
         """Remembers a run; it is on disk after the next `flush`."""
         with self._lock:
             self._pending.append(row)
+            self._pending_last[row.output_path] = row
+            if self._estimates is not None and row.outcome == "executed":
+                self._estimates[row.output_path] = Cost(row.duration_s, row.peak_rss_bytes)
 
     def latest(self, output_path: str) -> TraceRow | None:
         """The last run of an output, whatever came of it."""
-        return self._last("output = ?", output_path)
+        pending = self._pending_last.get(output_path)
+        return pending or self._last("output = ?", output_path)
 
     def latest_executed(self, output_path: str) -> TraceRow | None:
         """The last run of an output that executed its action and succeeded."""
+        pending = self._pending_last.get(output_path)
+        if pending is not None:
+            if pending.outcome == "executed":
+                return pending
+            self.flush()
         return self._last("output = ? AND outcome = 'executed'", output_path)
 
     def history(self, label: str) -> list[TraceRow]:
@@ -98,8 +108,14 @@ class Trace:
         return [row for row in decoded if row is not None]
 
     def estimates(self) -> Mapping[str, Cost]:
-        """Output path -> what its last execution took."""
-        self.flush()
+        """Output path -> what its last execution took. Read once, then kept up to date by `record`."""
+        if self._estimates is None:
+            self.flush()
+            with self._lock:
+                self._estimates = self._stored_estimates()
+        return self._estimates
+
+    def _stored_estimates(self) -> dict[str, Cost]:
         rows = self._database.read(
             "SELECT output, duration_s, peak_rss_bytes, max(id) FROM runs "
             "WHERE outcome = 'executed' GROUP BY output"
@@ -110,6 +126,7 @@ class Trace:
         """Writes what was recorded, in one transaction; dropped when the file cannot be written."""
         with self._lock:
             rows, self._pending = self._pending, []
+            self._pending_last = {}
             if not rows:
                 return
             parts: dict[str, str] = {}
@@ -140,7 +157,6 @@ class Trace:
                 )
 
     def _last(self, where: str, output_path: str) -> TraceRow | None:
-        self.flush()
         rows = self._database.read(
             f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY id DESC LIMIT 1",  # noqa: S608
             (output_path,),
