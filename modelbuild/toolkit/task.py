@@ -3,14 +3,14 @@
 The loops in `toolkit/training.py` and `toolkit/distillation.py` know nothing of text or images. A task turns
 the rows of a dataset into batches, and a model's answer to a batch into *scored rows*: one row of logits,
 shape (classes,), for every decision that counts. A completion of 20 tokens has 20 scored rows over the
-vocabulary, an image has one over its labels. Cross entropy, KL to a teacher and cached teacher logits are then
-the same code for all.
+vocabulary, an image has one over its labels. Cross entropy, KL to a teacher and cached teacher logits are
+then the same code for all.
 
 Adding a task (image_classification is such a one):
 
 1. `toolkit/<task>.py` with a class that satisfies `Task`.
-2. An entry file beside each family's `tool.py`, three lines each, because a tool's identity is what it imports:
-   an edit of the image code must not retrain a language model.
+2. An entry file beside each family's `tool.py`, three lines each, because a tool's identity is what it
+   imports: an edit of the image code must not retrain a language model.
 
        # rules/train/image_tool.py                      # rules/distill/image_tool.py, image_logits_tool.py
        def main(request: Request) -> None:
@@ -30,12 +30,15 @@ import torch
 
 
 class Examples(Protocol):
-    """One split, in memory. `lengths[i]` is the cost of example i in units (tokens; 1 for an image) and is
-    what batches are sorted by; `rows[i]` is how many scored rows it has.
-    """
+    """One split, in memory."""
 
-    lengths: Sequence[int]
-    rows: Sequence[int]
+    @property
+    def lengths(self) -> Sequence[int]:
+        """The cost of each example in units (tokens; 1 for an image); batches are made of like ones."""
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """How many scored rows each example has."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,12 @@
+"""Trains a language model from nothing."""
+
+from __future__ import annotations
+
+from modelbuild.toolkit.language_model import LanguageModel
+from modelbuild.toolkit.request import Request
+from modelbuild.toolkit.training import run_training
+
+
+def main(request: Request) -> None:
+    """See `run_training`."""
+    run_training(request, LanguageModel())
