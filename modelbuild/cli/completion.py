@@ -43,7 +43,8 @@ compdef _modelbuild modelbuild
 """
 _FISH = """\
 # modelbuild completion fish | source
-complete -c modelbuild -f -a '(modelbuild complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
+complete -c modelbuild -f \\
+    -a '(modelbuild complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
 """
 SCRIPTS = {"bash": _BASH, "fish": _FISH, "zsh": _ZSH}
 

@@ -68,3 +68,19 @@ def build_request(
         platform=args.platform or "",
         detailed=bool(args.events or args.profile),
     )
+
+
+def load_request(args: Namespace, invocation: Invocation, patterns: list[str]) -> BuildRequest:
+    """A request that only looks. Raises UsageError without target patterns."""
+    from modelbuild.driver.request import BuildRequest  # noqa: PLC0415
+
+    if not patterns:
+        raise UsageError("no target is named", hint="name one as `//package:name`, or all of them as `//...`")
+    return BuildRequest(
+        root=invocation.root,
+        patterns=tuple(patterns),
+        cache_dir=invocation.cache_dir,
+        working_package=invocation.working_package,
+        salt=invocation.workspace.settings.key_salt,
+        platform=args.platform or "",
+    )

@@ -48,8 +48,7 @@ class RuleDescription:
 def builtin_rule(name: str) -> type[Rule]:
     """The class of a built-in rule."""
     module, _, attribute = BUILTIN_RULES[name].partition(":")
-    rule = getattr(importlib.import_module(module), attribute)
-    assert issubclass(rule, Rule)
+    rule: type[Rule] = getattr(importlib.import_module(module), attribute)
     return rule
 
 
@@ -146,10 +145,13 @@ def _text(info: FieldInfo, docstring: str | None) -> str:
 def _split_docstring(text: str) -> tuple[str, str, str]:
     """First paragraph; the other prose; the indented blocks, which are BUILD code."""
     paragraphs = text.split("\n\n") if text else [""]
-    prose, code = [], []
+    prose: list[str] = []
+    code: list[str] = []
     for paragraph in paragraphs[1:]:
-        target = code if paragraph.startswith("    ") else prose
-        target.append(textwrap.dedent(paragraph).rstrip() if target is code else paragraph.strip())
+        if paragraph.startswith("    "):
+            code.append(textwrap.dedent(paragraph).rstrip())
+        else:
+            prose.append(paragraph.strip())
     return " ".join(paragraphs[0].split()), "\n\n".join(prose), "\n\n".join(code)
 
 

@@ -32,6 +32,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} h {whole % 60:02d} min"
 
 
+def days(seconds: float) -> str:
+    """`3 days`."""
+    return count(int(seconds // 86_400), "day")
+
+
 def count(number: int, noun: str) -> str:
     """`1 target`, `1,000 targets`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

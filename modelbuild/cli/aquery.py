@@ -1,0 +1,96 @@
+"""`modelbuild aquery`: the actions of targets."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from modelbuild.cli import units
+from modelbuild.cli.command_line import add_workspace_flags
+from modelbuild.cli.invocation import load_request, open_invocation
+from modelbuild.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from modelbuild.actions.action import Action
+
+SUMMARY = "Show the actions of targets"
+USAGE = "[flags] TARGET..."
+
+_LONG = 300
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Target patterns."""
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="`//pkg:name`, `//pkg/...`")
+    parser.add_argument("--deps", action="store_true", help="also the actions of what the targets need")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_workspace_flags(parser)
+
+
+def run(args: Namespace, terminal: Terminal) -> int:
+    """One paragraph for each action, producers first."""
+    from modelbuild.analysis.analyze import analyze  # noqa: PLC0415
+    from modelbuild.loading.load import load_graph  # noqa: PLC0415
+
+    invocation = open_invocation(args, terminal)
+    request = load_request(args, invocation, [*args.targets, *args.rest])
+    targets = load_graph(invocation.workspace, request.patterns, working_package=invocation.working_package)
+    graph = analyze(targets).graph
+    wanted = {targets.generated.get(label, label) for label in targets.requested}
+    actions = [action for action in graph.actions if args.deps or action.owner in wanted]
+    if args.json:
+        terminal.write(json.dumps([_row(action) for action in actions], indent=2, ensure_ascii=False))
+        return 0
+    blocks = ("\n".join(_lines(action, terminal)) for action in actions)
+    terminal.write("\n\n".join(blocks))
+    return 0
+
+
+def _lines(action: Action, terminal: Terminal) -> Iterator[str]:
+    row = _row(action)
+    head = f"{action.mnemonic} {action.owner}"
+    yield terminal.paint(head, "bold", terminal.out)
+    yield f"  tool: {_tool_words(row['tool'])}"
+    for name, value in action.params.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        shown = text if len(text) <= _LONG else f"{text[:_LONG]}… ({len(text):,} characters)"
+        yield f"  param {name}: {shown}"
+    for name, artifact in action.inputs.items():
+        yield f"  input {name}: {artifact}"
+    for name, artifact in action.outputs.items():
+        yield f"  output {name}: {artifact}"
+    if action.platform:
+        yield f"  platform: {', '.join(action.platform)}"
+    resources = action.resources
+    memory = units.size(resources.ram)
+    yield f"  threads: {action.threads}; cpu: {resources.cpu:g}; memory: {memory}; {action.determinism}"
+
+
+def _tool_words(tool: dict[str, Any]) -> str:
+    words = [tool.get("source", tool["kind"])]
+    if tool.get("distributions"):
+        words.append(f"with {', '.join(tool['distributions'])}")
+    return " ".join(words)
+
+
+def _row(action: Action) -> dict[str, Any]:
+    kind = type(action.tool).__name__.removesuffix("Tool").lower()
+    detail = {field.name: getattr(action.tool, field.name) for field in fields(action.tool)}
+    plain = {name: list(v) if isinstance(v, tuple) else str(v) for name, v in detail.items()}
+    resources = action.resources
+    return {
+        "owner": str(action.owner),
+        "mnemonic": action.mnemonic,
+        "tool": {"kind": kind, **plain},
+        "params": dict(action.params),
+        "inputs": {name: str(artifact) for name, artifact in action.inputs.items()},
+        "outputs": {name: str(artifact) for name, artifact in action.outputs.items()},
+        "platform": list(action.platform),
+        "threads": action.threads,
+        "determinism": action.determinism,
+        "resumable": action.resumable,
+        "resources": {field.name: getattr(resources, field.name) for field in fields(resources)},
+    }

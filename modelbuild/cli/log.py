@@ -1,0 +1,62 @@
+"""`modelbuild log`: what the last run of a target wrote."""
+
+from __future__ import annotations
+
+import contextlib
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from modelbuild.cli.command_line import add_workspace_flags
+from modelbuild.cli.invocation import load_request, open_invocation
+from modelbuild.cli.terminal import Terminal
+from modelbuild.errors import EnvironmentFailure, UsageError
+from modelbuild.loading.patterns import parse_pattern
+
+if TYPE_CHECKING:
+    from modelbuild.cache.trace import TraceRow
+
+SUMMARY = "Show the log of a target's last run"
+USAGE = "[flags] TARGET"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """One target."""
+    parser.add_argument("target", nargs="?", metavar="TARGET", help="`//pkg:name`")
+    parser.add_argument("--action", metavar="MNEMONIC", help="only the log of this kind of action")
+    add_workspace_flags(parser)
+
+
+def run(args: Namespace, terminal: Terminal) -> int:
+    """The log of each action of the target, from its last run that executed. Needs no BUILD file."""
+    from modelbuild.cache.local import LocalCache  # noqa: PLC0415
+
+    invocation = open_invocation(args, terminal)
+    load_request(args, invocation, [args.target] if args.target else [])
+    pattern = parse_pattern(args.target, invocation.working_package, invocation.workspace.is_package)
+    if pattern.kind != "target" or pattern.negative:
+        raise UsageError(f"`modelbuild log` takes one target, and `{args.target}` may be several")
+    label = str(pattern.label)
+    with contextlib.closing(LocalCache(str(invocation.cache_dir))) as cache:
+        latest: dict[str, TraceRow] = {}
+        for row in cache.trace.history(label):
+            if row.result is not None and args.action in (None, row.mnemonic):
+                latest.setdefault(row.output_path, row)
+        if not latest:
+            raise UsageError(
+                f"no run of `{label}` is known here",
+                hint=f"`modelbuild build {label}` runs it; a failed action's log is named in its error",
+            )
+        for row in reversed(latest.values()):
+            if len(latest) > 1:
+                terminal.say(f"{row.mnemonic} {row.output_path}:")
+            assert row.result is not None
+            if row.result.log is None:
+                terminal.say(f"the last run of `{label}` ({row.mnemonic}) wrote nothing")
+                continue
+            try:
+                with cache.blobs.open(row.result.log) as stream:
+                    terminal.write(stream.read().decode("utf-8", "replace"))
+            except EnvironmentFailure as error:
+                error.hint = "the cache has let go of it; `modelbuild build --check` would run it again"
+                raise
+    return 0
