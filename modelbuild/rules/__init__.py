@@ -12,6 +12,7 @@ BUILTIN_RULES: dict[str, str] = {
     "gguf": "modelbuild.rules.gguf.rule:Gguf",
     "onnx": "modelbuild.rules.onnx.rule:Onnx",
     "prune": "modelbuild.rules.prune.rule:Prune",
+    "python_stdlib": "modelbuild.rules.python_stdlib.rule:PythonStdlib",
     "quality_gate_test": "modelbuild.rules.evaluate.rule:QualityGateTest",
     "quality_table": "modelbuild.rules.evaluate.rule:QualityTable",
     "quantize": "modelbuild.rules.quantize.rule:Quantize",
