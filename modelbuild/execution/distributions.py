@@ -17,6 +17,23 @@ from modelbuild.errors import EnvironmentFailure
 _SEPARATORS = re.compile(r"[-_.]+")
 _DIST_INFO = (".dist-info", ".egg-info")
 
+TERMINAL_ONLY = frozenset(
+    {
+        "annotated-doc",
+        "click",
+        "colorama",
+        "markdown-it-py",
+        "mdurl",
+        "pygments",
+        "rich",
+        "shellingham",
+        "tqdm",
+        "typer",
+    }
+)
+"""They parse command lines and draw on terminals. Others require them for their own commands (transformers
+requires typer, which requires rich), and an upgrade must not retrain a model. A tool can declare one."""
+
 
 @dataclass(frozen=True)
 class Distribution:
@@ -84,7 +101,7 @@ class InstalledDistributions:
         """Everything that installing `names` needs here. Raises EnvironmentFailure for a missing one.
 
         A requirement of a member that is not installed is left out: pip would have said so, and a tool
-        that runs without it does not depend on it.
+        that runs without it does not depend on it. TERMINAL_ONLY ones are left out unless declared.
         """
         from packaging.requirements import Requirement  # noqa: PLC0415 - 20 ms that a warm build does not pay
 
@@ -98,6 +115,8 @@ class InstalledDistributions:
             name, extras, is_declared = pending.pop()
             key = normalise(name)
             found = self.find(name)
+            if key in TERMINAL_ONLY and not is_declared:
+                continue
             if found is None:
                 if is_declared:
                     raise EnvironmentFailure(

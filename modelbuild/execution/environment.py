@@ -96,10 +96,14 @@ class ToolIdentities:
             return _identify({"builtin": f"{name}-{_BUILTIN_VERSION}"}, ())
 
     def changed(self, tool: Tool, params: Mapping[str, Any]) -> list[str]:
-        """The files of `tool` that are not what they were when its identity was taken."""
+        """The files of `tool` that are not what they were when its identity was taken.
+
+        Folders are left out: what appears beside a tool while it runs is not what it was loaded from.
+        """
         with self._lock:
-            facts = self.identity(tool, params).facts
-            return [path for path in facts if _stat(path) != self._stats.get(path, _stat(path))]
+            paths = self.identity(tool, params).facts
+            known = [(path, self._stats[path]) for path in paths if path in self._stats]
+        return [path for path, stat in known if stat != _stat(path) and not os.path.isdir(path)]
 
     def save(self) -> None:
         """Write what was found out; a cache that cannot be written is no error here."""
@@ -118,27 +122,28 @@ class ToolIdentities:
         key = json.dumps([source, sorted(tool.distributions), self._toolkit, sys.version, self._machine])
         known = self._recall("tools", key)
         if known is not None:
-            detail, paths = known
-            return _identify(detail, tuple(paths))
+            return _identify(known[0], tuple(known[1]))
         started = time.time_ns()
         sources = read_tool_sources(source, self._toolkit)
         closure = self._installed.closure(tool.distributions)
         self._check_declared(tool, sources, closure)
-        detail = {
+        for path in sources.files.values():
+            self._fact(path)  # Before it is read, so that `changed` sees an edit during or after that.
+        detail: dict[str, Any] = {
             "files": {name: digest_file(path).sha256 for name, path in sources.files.items()},
             "distributions": closure.versions,
             "python": self._python,
             "machine": self._machine,
         }
         folders = {os.path.dirname(path) for path in sources.files.values()}
-        paths = (
+        facts = (
             *sources.files.values(),
             *sorted(folders),  # A new file there may shadow what an import found elsewhere.
             *(each.metadata for _, each in sorted(closure.members.items())),
             *(folder for folder in self._folders if os.path.isdir(folder)),
         )
-        self._remember("tools", key, detail, paths, started)
-        return _identify(detail, paths)
+        self._remember("tools", key, detail, facts, started)
+        return _identify(detail, facts)
 
     def _check_declared(self, tool: PythonTool, sources: ToolSources, closure: Closure) -> None:
         for each in sources.third_party:

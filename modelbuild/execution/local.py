@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from modelbuild.actions.action import Action
 from modelbuild.actions.result import ActionResult, OutputDigest
@@ -18,6 +18,7 @@ from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.digest import Digest, digest_file
 from modelbuild.errors import ActionFailed, Interrupted
 from modelbuild.execution.collect import BadOutput, OutputCollector, OutputPolicy
+from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.executor import ExecutionContext, LocalBlobs, PreparedAction
 from modelbuild.execution.materialize import ActionDirectory, remove_tree
 from modelbuild.execution.worker_pool import (
@@ -51,10 +52,22 @@ class LocalExecutor:
     lie, an undeclared file is an error. Outputs of shell commands are executable, as in Bazel.
     """
 
-    def __init__(self, cache_dir: str, blobs: LocalBlobs, warn: Warn = lambda _: None) -> None:
-        """cache_dir: absolute; actions run below its `work/`, so that outputs can be renamed into it."""
+    def __init__(
+        self,
+        cache_dir: str,
+        blobs: LocalBlobs,
+        *,
+        identities: ToolIdentities | None = None,
+        warn: Warn = lambda _: None,
+    ) -> None:
+        """cache_dir: absolute; actions run below its `work/`, so that outputs can be renamed into it.
+
+        identities: those the keys were made with; a tool that changed since is found out after its run.
+        warn: called with what the user should know once, such as that the network cannot be cut off.
+        """
         self._work = os.path.join(cache_dir, "work")
         self._blobs = blobs
+        self._identities = identities
         self._pool = WorkerPool(warn)
         self._lock: int | None = None
 
@@ -81,7 +94,7 @@ class LocalExecutor:
             os.close(self._lock)
             self._lock = None
 
-    def __enter__(self) -> LocalExecutor:
+    def __enter__(self) -> Self:
         self.open()
         return self
 
@@ -152,9 +165,10 @@ class LocalExecutor:
         try:
             directory.place(prepared.inputs, sources, action.outputs, self._blobs)
             exit_ = self._spawn(prepared, ctx, directory)
-            self._check_inputs(action, directory)
             if exit_.cancelled or (ctx.cancel.is_set() and exit_.status != 0):
                 raise Interrupted(f"`{action.owner}` was interrupted")
+            self._check_inputs(action, directory)
+            self._check_tool(action)
             if exit_.status != 0:
                 raise self._failure(action, exit_, ctx.log_path)
             try:
@@ -224,6 +238,15 @@ class LocalExecutor:
             notes=("inputs are shared with the cache and the workspace", "a damaged blob is made anew"),
             hint="copy the input to the output or to $TMPDIR, and change the copy",
         )
+
+    def _check_tool(self, action: Action) -> None:
+        changed = self._identities.changed(action.tool, action.params) if self._identities else []
+        if changed:
+            raise ActionFailed(
+                f"the tool of `{action.owner}` changed while the build ran it",
+                notes=tuple(changed),
+                hint="build again",
+            )
 
     def _failure(self, action: Action, exit_: WorkerExit, log_path: str) -> ActionFailed:
         lines = _log_tail(log_path)

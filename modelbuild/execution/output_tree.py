@@ -18,8 +18,11 @@ OUTPUT_ROOT = "modelbuild-out"
 
 
 class OutputTree:
-    """The outputs of one workspace. Whatever stands where an output belongs is replaced; nothing else is
-    touched. A user may delete any of it at any time."""
+    """The outputs of one workspace.
+
+    Whatever stands where an output belongs is replaced; nothing else is touched. A user may delete any
+    of it at any time.
+    """
 
     def __init__(self, workspace: str, blobs: LocalBlobs) -> None:
         self.root = os.path.join(workspace, OUTPUT_ROOT)
@@ -102,7 +105,7 @@ class OutputTree:
             for file in tree.files:
                 path = self._blobs.path(file.digest, executable=file.executable)
                 if path is None:
-                    raise BlobMissing(file.digest, f"it is `{file.path}` of output `{place}`")
+                    raise BlobMissing(file.digest, f"it is `{file.path}` of output `{place}`")  # noqa: TRY301
                 target = f"{temporary}/{file.path}"
                 parent = os.path.dirname(target)
                 if parent not in made:

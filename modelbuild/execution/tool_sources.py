@@ -128,7 +128,7 @@ class _Reader:
     def _add_module(self, folder: str, module: str, names: tuple[str, ...]) -> bool:
         """Add the files that importing `module` from `folder` runs; False when it is not there."""
         if not module:
-            return any([self._add_module(folder, name, ()) for name in names])
+            return bool([name for name in names if self._add_module(folder, name, ())])
         base = folder
         parts = module.split(".")
         for index, part in enumerate(parts):

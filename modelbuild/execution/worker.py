@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import importlib
 import json
@@ -23,8 +24,10 @@ import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 GRACE_S = 0.7
@@ -35,6 +38,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWUSER = 0x10000000
 _PACKET_BYTES = 1 << 18
+
+RunTool = Callable[[dict[str, Any], int | None], NoReturn]
+"""Runs a Python tool in a forked child: the request, and the descriptor of its progress pipe."""
 
 
 class _Running:
@@ -53,9 +59,9 @@ class _Running:
 class Worker:
     """The loop: takes requests, forks, reaps, kills."""
 
-    def __init__(self, channel: socket.socket, roots: tuple[str, ...]) -> None:
+    def __init__(self, channel: socket.socket, run_tool: RunTool) -> None:
         self._channel = channel
-        self._roots = roots
+        self._run_tool = run_tool
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._running: dict[int, _Running] = {}
         self._by_reply: dict[int, _Running] = {}
@@ -150,8 +156,8 @@ class Worker:
                 # Python ignores SIGPIPE and its children would inherit that.
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-                os.execve(request["argv"][0], request["argv"], request["environment"])
-            run_tool(request, progress, self._roots)
+                os.execve(request["argv"][0], request["argv"], request["environment"])  # noqa: S606
+            self._run_tool(request, progress)
         except BaseException as error:  # noqa: BLE001 - a forked child must not return into the loop
             os.write(2, f"error: the action could not be started: {error}\n".encode())
             os._exit(126)
@@ -250,9 +256,6 @@ class Worker:
 
 def _raise_loopback() -> None:
     """Some libraries talk to themselves over 127.0.0.1."""
-    import fcntl
-    import struct
-
     set_flags, up = 0x8914, 0x1 | 0x40
     with (
         contextlib.suppress(OSError),
@@ -293,96 +296,19 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def run_tool(request: dict[str, Any], progress: int | None, roots: tuple[str, ...]) -> NoReturn:
-    """Run a Python tool in this process, and end it with the tool's exit code."""
-    import faulthandler
-    import random
-    import traceback
-    from pathlib import Path
-
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    if progress is not None:
-        os.environ["MODELBUILD_PROGRESS_FD"] = str(progress)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    faulthandler.enable()
-    random.seed(0)
-    _limit_threads(request["threads"])
-    tool = Path(request["tool"])
-    compile_afresh((*roots, str(tool.parent)))
-
-    from modelbuild.toolkit.request import Request, call_tool
-
-    code = 1
-    try:
-        with open("request.json", "rb") as file:
-            data = json.load(file)
-        # Relative paths: a tool that writes one into its output still writes the same bytes everywhere.
-        code = call_tool(tool, Request.from_json(data, Path()))
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            sys.stderr.write(f"{error.code}\n")
-    except BaseException as error:  # noqa: BLE001 - it becomes the log and the exit code
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename != str(tool):
-            trace = trace.tb_next
-        traceback.print_exception(type(error), error, trace or error.__traceback__)
-    _finish()
-    os._exit(code)
-
-
-def _limit_threads(threads: int) -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(threads)
-        torch.set_num_interop_threads(1)
-
-
-def _finish() -> None:
-    """What a normal exit does for a program's data, without tearing down what the worker imported."""
-    import atexit
-    import io
-    import threading
-
-    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
-    atexit._run_exitfuncs()  # noqa: SLF001
-    for each in gc.get_objects():
-        if type(each) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom) and not each.closed:
-            with contextlib.suppress(OSError, ValueError):
-                each.flush()
-
-
-def compile_afresh(folders: tuple[str, ...]) -> None:
-    """Compile modules below `folders` from their source, always.
-
-    A .pyc counts as fresh when its source has the same size and the same mtime in whole seconds: an
-    edit within a second would run the old code under the new key. Nor are .pyc files left in a workspace.
-    """
-    from importlib.machinery import SourceFileLoader
-
-    original = SourceFileLoader.path_stats
-    prefixes = tuple(folder.rstrip("/") + "/" for folder in folders)
-
-    def path_stats(self: SourceFileLoader, path: Any) -> Any:
-        if str(path).startswith(prefixes):
-            raise OSError("compiled from source")
-        return original(self, path)
-
-    SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign]
+def _no_tools(_request: dict[str, Any], _progress: int | None) -> NoReturn:
+    raise RuntimeError("this worker runs shell commands only")
 
 
 def main() -> None:
-    """Arguments: the descriptor of the socket, and JSON `{"preload": [...], "path": [...], "root": ...}`."""
+    """Arguments: the descriptor of the socket, and JSON `{"python": bool, "preload": [...], "root": ...}`."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     options = json.loads(sys.argv[2])
-    root = options["root"]
+    run_tool: RunTool = _no_tools
     if options["python"]:
-        sys.path.append(root)
-        compile_afresh((os.path.join(root, "modelbuild"),))
-        importlib.import_module("modelbuild.toolkit.request")
-    worker = Worker(channel, (os.path.join(root, "modelbuild"),))
+        sys.path.append(options["root"])
+        run_tool = importlib.import_module("modelbuild.execution.tool_process").run_tool
+    worker = Worker(channel, run_tool)
     ready = worker.prepare(options["preload"])
     with contextlib.suppress(ConnectionError):
         channel.send(json.dumps(ready).encode())

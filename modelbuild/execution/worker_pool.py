@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import modelbuild
 from modelbuild.errors import EnvironmentFailure
@@ -184,7 +184,7 @@ class _Call:
                 os.close(descriptor)
             theirs.close()
 
-    def __enter__(self) -> _Call:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
