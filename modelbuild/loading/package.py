@@ -1,0 +1,121 @@
+"""Packages, targets and the target graph: what loading gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelbuild.errors import Location
+from modelbuild.label import Label
+from modelbuild.loading.source_file import source_line
+from modelbuild.loading.visibility import PackageGroup, Visibility
+from modelbuild.rule import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an answer rested on, as sorted absolute paths.
+
+    files: read, or found to be there. directories: listed. absent: found not to be there.
+    """
+
+    files: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """One declared target.
+
+    attributes: as written, without those that are None; a Select stands in a list. instance: the validated
+    rule, or None when an attribute holds a Select. location: the call in the BUILD file; chain: the macro
+    frames below it, outermost first. dependencies: labels in its attributes, each branch of each select
+    included, in order. conditions: labels of the select conditions. outputs: labels of the output files it
+    declares by name.
+    """
+
+    label: Label
+    rule: str
+    rule_class: type[Rule]
+    attributes: Mapping[str, Any] = field(repr=False)
+    location: Location
+    chain: tuple[Location, ...] = ()
+    visibility: Visibility = ()
+    testonly: bool = False
+    tags: tuple[str, ...] = ()
+    instance: Rule | None = field(default=None, repr=False)
+    dependencies: tuple[Label, ...] = ()
+    conditions: tuple[Label, ...] = ()
+    outputs: tuple[Label, ...] = ()
+    root: str = field(default="", repr=False)
+
+    def source_line(self) -> str | None:
+        """The line of the BUILD file at `location`."""
+        return source_line(self.root, self.location)
+
+    @property
+    def is_test(self) -> bool:
+        """Whether `modelbuild test` runs it."""
+        return self.rule_class.is_test
+
+    @property
+    def place(self) -> str:
+        """Where it is declared, with the macro that did it, for notes of errors."""
+        macro = next((frame.function for frame in self.chain if frame.function), "")
+        return f"{self.location}, in macro `{macro}`" if macro else str(self.location)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Package:
+    """One BUILD file. `path` is relative to its repository's `root`.
+
+    exported: file name -> visibility, from `exports_files`. implicit: files that are not exported but are
+    named by targets of the package. generated: output file name -> name of the target that makes it.
+    """
+
+    repository: str
+    name: str
+    path: str
+    root: str = field(repr=False)
+    targets: Mapping[str, Target] = field(repr=False)
+    default_visibility: Visibility = ()
+    exported: Mapping[str, Visibility] = field(default_factory=dict, repr=False)
+    implicit: frozenset[str] = field(default_factory=frozenset, repr=False)
+    generated: Mapping[str, str] = field(default_factory=dict, repr=False)
+    groups: Mapping[str, PackageGroup] = field(default_factory=dict, repr=False)
+    messages: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The package as labels name it, `//pkg`."""
+        return package_str(self.repository, self.name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetGraph:
+    """Everything that the requested targets need.
+
+    targets: requested ones and their dependencies. sources: label -> absolute path. generated: label of an
+    output file -> label of the target that makes it. requested: targets and files, in the order of the
+    patterns, test suites replaced by their tests. packages: `//pkg` -> package. order: targets, dependencies
+    first. messages: what `print` in BUILD files said.
+    """
+
+    targets: Mapping[Label, Target] = field(repr=False)
+    sources: Mapping[Label, str] = field(repr=False)
+    generated: Mapping[Label, Label] = field(repr=False)
+    requested: tuple[Label, ...]
+    packages: Mapping[str, Package] = field(repr=False)
+    facts: Facts = field(repr=False)
+    order: tuple[Label, ...] = field(repr=False)
+    messages: tuple[str, ...] = ()
+
+    def owner(self, label: Label) -> Target | None:
+        """The target that `label` names or that makes the file it names; None for a source file."""
+        return self.targets.get(self.generated.get(label, label))
+
+
+def package_str(repository: str, package: str) -> str:
+    """`//pkg` or `@name//pkg`."""
+    return f"@{repository}//{package}" if repository else f"//{package}"

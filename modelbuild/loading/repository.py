@@ -1,0 +1,41 @@
+"""Repositories: installed Python packages that hold rules and BUILD files, named `@name` in labels."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from modelbuild.errors import LoadError
+from modelbuild.loading.suggestion import did_you_mean
+
+ENTRY_POINT_GROUP = "modelbuild.repositories"
+
+
+@cache
+def repository_module(name: str) -> str:
+    """The Python package of repository `name`, as its entry point names it. Raises LoadError."""
+    from importlib.metadata import entry_points
+
+    found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in found:
+        raise LoadError(
+            f"no installed package provides repository `@{name}`",
+            hint=did_you_mean(name, found) or f"it declares the entry point group `{ENTRY_POINT_GROUP}`",
+        )
+    return found[name].partition(":")[0]
+
+
+@cache
+def repository_root(name: str) -> str:
+    """The absolute directory of repository `name`. Raises LoadError."""
+    from importlib.util import find_spec
+
+    module = repository_module(name)
+    try:
+        spec = find_spec(module)
+    except ImportError:
+        spec = None
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    if not locations:
+        raise LoadError(f"repository `@{name}` names `{module}`, which is no importable package")
+    return os.path.realpath(locations[0])

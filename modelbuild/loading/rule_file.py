@@ -1,0 +1,122 @@
+"""Rule classes: the built-in ones, and those that a BUILD file loads from a Python file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+
+from modelbuild.errors import LoadError, Location
+from modelbuild.label import Label, parse_label
+from modelbuild.loading.source_file import read_source, str_path
+from modelbuild.loading.suggestion import did_you_mean
+from modelbuild.rule import Rule, rule_name
+from modelbuild.rules import BUILTIN_RULES
+
+RULE_DIRECTORIES = ("toolchains", "rules")
+"""Where a workspace keeps its rule files."""
+
+
+class RuleClasses:
+    """Finds the class of each recorded rule; a file is run once."""
+
+    def __init__(self, root_of: Callable[[str], str]) -> None:
+        self._root_of = root_of
+        self._found: dict[str, type[Rule]] = {}
+        self._modules: dict[Label, ModuleType] = {}
+        self.files: set[str] = set()
+        """The rule files that were run, absolute."""
+
+    def find(self, rule: str) -> type[Rule]:
+        """The class of a built-in rule, or of `//pkg:rule.py%symbol`. Raises LoadError."""
+        found = self._found.get(rule)
+        if found is None:
+            file, separator, symbol = rule.rpartition("%")
+            found = self._exported(file, symbol) if separator else _builtin(rule)
+            self._found[rule] = found
+        return found
+
+    def check(self, file: str, symbols: tuple[str, ...]) -> None:
+        """Raise LoadError when a rule file does not have a symbol that is loaded from it."""
+        for symbol in symbols:
+            self.find(f"{file}%{symbol}")
+
+    def _exported(self, file: str, symbol: str) -> type[Rule]:
+        label = parse_label(file)
+        module = self._modules.get(label)
+        if module is None:
+            module = self._modules[label] = self._run(label)
+        rules = {
+            rule_name(value): value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Rule) and value is not Rule
+        }
+        if symbol not in rules:
+            raise LoadError(
+                f"`{label}` has no rule `{symbol}`",
+                hint=did_you_mean(symbol, rules)
+                or (f"it has {', '.join(f'`{name}`' for name in sorted(rules))}" if rules else None),
+            )
+        return rules[symbol]
+
+    def _run(self, label: Label) -> ModuleType:
+        root = self._root_of(label.repository)
+        path = os.path.join(root, label.path)
+        self.files.add(path)
+        if not label.repository and label.package.partition("/")[0] not in RULE_DIRECTORIES:
+            raise LoadError(
+                f"rule file `{label}` is outside of {' and '.join(f'`{d}/`' for d in RULE_DIRECTORIES)}",
+                hint="loading a rule file runs its code, so there are places for it",
+            )
+        read_source(path, str_path(label), "rule file")
+        try:
+            if label.repository:
+                return importlib.import_module(self._installed_name(label))
+            return _run_file(path)
+        except LoadError:
+            raise
+        except Exception as error:
+            raise _failed(error, path, label) from error
+
+    def _installed_name(self, label: Label) -> str:
+        from modelbuild.loading.repository import repository_module
+
+        inner = label.path.removesuffix(".py").replace("/", ".")
+        return f"{repository_module(label.repository)}.{inner}"
+
+
+def _builtin(rule: str) -> type[Rule]:
+    module_name, _, class_name = BUILTIN_RULES[rule].partition(":")
+    found: type[Rule] = getattr(importlib.import_module(module_name), class_name)
+    return found
+
+
+def _run_file(path: str) -> ModuleType:
+    """Run a Python file under its path as module name: two toolchains may both have a `rule.py`."""
+    spec = importlib.util.spec_from_file_location(path, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path] = module  # pydantic looks a class's annotations up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path]
+        raise
+    return module
+
+
+def _failed(error: Exception, path: str, label: Label) -> LoadError:
+    """A mistake in a rule file, at the line of that file."""
+    shown = str_path(label)
+    if isinstance(error, SyntaxError) and error.filename == path:
+        location = Location(shown, error.lineno or 0, error.offset or 0)
+        return LoadError(f"rule file `{label}` is not Python: {error.msg}", location=location)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    location = Location(shown, frames[-1].lineno or 0) if frames else Location(shown)
+    message = str(error).partition("\n")[0]
+    return LoadError(f"rule file `{label}` fails: {type(error).__name__}: {message}", location=location)

@@ -1,0 +1,268 @@
+"""The one seam to starlark-pyo3: dialects, the prelude that records rule calls, and errors with places.
+
+A rule call in a BUILD file reaches Python as a RuleCall: plain data and the stack of the call. Nothing here
+touches a file; the text is given, and `load` is answered by a callback. Memory is not bounded here: see
+evaluator.py, which runs all of this in a process of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import starlark as engine
+
+from modelbuild.errors import LoadError, Location
+from modelbuild.loading.select import Select
+
+Frame = tuple[str, int, str]
+"""One line of a call stack: path, line, function."""
+Loader = Callable[[str, Sequence[str]], "engine.FrozenModule"]
+"""Answers `load(label, symbol, ...)`."""
+
+_PRELUDE = "<modelbuild>"
+_FRAME = re.compile(r"^  \* (.*):(\d+), in (.*)$", re.MULTILINE)
+_SPAN = re.compile(r"^ *--> (.*):(\d+):(\d+)$", re.MULTILINE)
+_SUGGESTION = re.compile(r", did you mean (`[^`]*`)\?")
+_LOAD = re.compile(r"\bload\s*\(")
+_MAX_DEPTH = 100
+_HEADER_LINES = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCall:
+    """A call of a rule or of `package`, `exports_files`, ... in a BUILD file.
+
+    rule: the name of a built-in, or `//pkg:rule.py%symbol`. frames: outermost first.
+    """
+
+    rule: str
+    positional: list[Any]
+    attributes: dict[str, Any]
+    frames: tuple[Frame, ...]
+
+
+class Interpreter:
+    """Evaluates BUILD files and .bzl files.
+
+    natives: functions given to BUILD files by name, and to .bzl files as `native.NAME`.
+    recorded: names whose calls are passed to `record`.
+    cpu_seconds: how long one file may take.
+    """
+
+    def __init__(
+        self,
+        natives: Mapping[str, Callable[..., Any]],
+        recorded: Sequence[str],
+        record: Callable[[RuleCall], None],
+        write: Callable[[str], None],
+        cpu_seconds: float,
+    ) -> None:
+        self._record = record
+        self._write = write
+        self._cpu_seconds = cpu_seconds
+        self._failure: LoadError | None = None
+        extension = engine.LibraryExtension
+        self._globals = engine.Globals.extended_by(
+            [extension.StructType, extension.Json, extension.CallStack]
+        )
+        self._build_dialect = engine.Dialect.standard()
+        self._build_dialect.enable_def = False
+        self._build_dialect.enable_lambda = False
+        self._build_dialect.enable_top_level_stmt = False
+        self._bzl_dialect = engine.Dialect.standard()
+        self._bzl_dialect.enable_top_level_stmt = False
+        self._bzl_dialect.enable_lambda = True
+        self._bzl_dialect.enable_keyword_only_arguments = True
+        self._native_names = frozenset((*natives, *recorded))
+        names = [*natives, *recorded]
+        members = ", ".join(f"{name} = {name}" for name in names if name != "select")
+        source = "".join(_recorder(name, name) for name in recorded) + (
+            f"native = struct({members})\n"
+            'def print(*args, sep = " "):\n'
+            "    __print(sep.join([str(a) for a in args]), str(call_stack(strip_frames = 1)))\n"
+        )
+        module = self._module({**natives, "__print": self._print})
+        self._prelude = self._frozen(module, source)
+        self._build_names = (*names, "print")
+        self._bzl_names = ("native", "select", "print")
+
+    def build_file(self, path: str, source: str, load: Loader) -> None:
+        """Evaluate a BUILD file; its calls go to `record`. Raises LoadError."""
+        self._evaluate(path, source, self._build_dialect, self._build_names, load)
+
+    def extension(self, path: str, source: str, load: Loader) -> engine.FrozenModule:
+        """Evaluate a .bzl file. Raises LoadError."""
+        return self._evaluate(path, source, self._bzl_dialect, self._bzl_names, load).freeze()
+
+    def rule_file(self, file_label: str, symbols: Sequence[str]) -> engine.FrozenModule:
+        """A module whose functions record calls of the rule classes of a Python file."""
+        source = "".join(_recorder(s, f"{file_label}%{s}") for s in symbols if s.isidentifier())
+        return self._frozen(self._module({}), source)
+
+    def _module(self, natives: Mapping[str, Callable[..., Any]]) -> engine.Module:
+        module = engine.Module()
+        for name, function in natives.items():
+            module.add_callable(name, self._guarded(function))
+        module.add_callable("__record", self._guarded(self._recorded))
+        return module
+
+    def _frozen(self, module: engine.Module, source: str) -> engine.FrozenModule:
+        ast = engine.parse(_PRELUDE, source, engine.Dialect.extended())
+        engine.eval(module, ast, self._globals)
+        return module.freeze()
+
+    def _recorded(self, rule: str, positional: list[Any], attributes: dict[str, Any], stack: str) -> None:
+        self._record(RuleCall(rule, positional, attributes, parse_frames(stack)))
+
+    def _print(self, text: str, stack: str) -> None:
+        frames = parse_frames(stack)
+        place = f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
+        self._write(f"{place}: {text}")
+
+    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Keep a LoadError raised below Starlark, which would turn it into text."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except LoadError as error:
+                self._failure = error
+                raise
+
+        return call
+
+    def _evaluate(
+        self,
+        path: str,
+        source: str,
+        dialect: engine.Dialect,
+        names: Sequence[str],
+        load: Loader,
+    ) -> engine.Module:
+        loaded: dict[str, Sequence[str]] = {}
+
+        def answer(module_id: str) -> engine.FrozenModule:
+            if module_id == _PRELUDE:
+                return self._prelude
+            return load(module_id, loaded.get(module_id, ()))
+
+        deadline = time.process_time() + self._cpu_seconds
+        options = engine.EvalOptions(
+            check_cancelled=lambda: time.process_time() > deadline, max_callstack_size=_MAX_DEPTH
+        )
+        module = engine.Module()
+        try:
+            shadowed: set[str] = set()
+            statements = engine.parse(path, "\n" + source, dialect).loads() if _LOAD.search(source) else ()
+            for statement in statements:
+                loaded[statement.module_id] = (
+                    *loaded.get(statement.module_id, ()),
+                    *statement.symbols.values(),
+                )
+                shadowed |= set(statement.symbols)
+            header = _header([name for name in names if name not in shadowed])
+            ast = engine.parse(path, header + source, dialect)
+            loader = engine.FileLoader(self._guarded(answer))
+            engine.eval_with(options, module, ast, self._globals, file_loader=loader)
+        except engine.StarlarkError as error:
+            failure, self._failure = self._failure, None
+            raise self._load_error(str(error.args[0]), path, failure) from None
+        return module
+
+    def _load_error(self, text: str, path: str, failure: LoadError | None) -> LoadError:
+        """The error that Starlark's text describes, or `failure` with the place that the text gives."""
+        location, frames = _place(text, path)
+        if failure is not None:
+            if failure.location is None:
+                failure.location = location
+            return failure
+        message = text
+        _, separator, tail = text.rpartition("error: ")
+        if separator:
+            message = tail
+        message = message.partition("\n -->")[0].strip()
+        hint = None
+        suggestion = _SUGGESTION.search(message)
+        if suggestion:
+            message = message.replace(suggestion.group(0), "")
+            hint = f"did you mean {suggestion.group(1)}?"
+        unknown = re.match(r"Variable `(\w+)` not found", message)
+        if unknown:
+            name = unknown.group(1)
+            message = f"`{name}` is not defined"
+            if path.endswith(".bzl") and name in self._native_names:
+                hint = f"in a .bzl file it is called `native.{name}`"
+        elif "call stack overflow" in message:
+            message = f"`{frames[-1][2]}` recurses too deeply" if frames else "recursion is too deep"
+            hint = f"a call may be nested {_MAX_DEPTH} deep"
+            frames = frames[:3]
+        elif message == "Evaluation cancelled":
+            message = f"evaluation takes more than {self._cpu_seconds:g} s"
+            hint = "is there a loop that does not end?"
+        elif message.startswith("fail: "):
+            message = message.removeprefix("fail: ")
+        else:
+            message = _plain(message)
+        notes = tuple(f"called at {file}:{line}, in {name}" for file, line, name in frames[:-1])
+        return LoadError(message, location=location, notes=notes, hint=hint)
+
+
+def parse_frames(stack: str) -> tuple[Frame, ...]:
+    """The frames in the text of a Starlark call stack, without those of the prelude."""
+    return tuple(
+        (path, int(line) - _HEADER_LINES, "" if name == "<module>" else name)
+        for path, line, name in _FRAME.findall(stack)
+        if path != _PRELUDE
+    )
+
+
+def make_select(branches: dict[str, Any], no_match_error: str = "") -> list[Any]:
+    """What `select({...})` gives in a BUILD file. Raises LoadError."""
+    if not isinstance(branches, dict) or not branches:
+        raise LoadError("`select` needs a dictionary with at least one condition")
+    for value in branches.values():
+        if isinstance(value, list) and any(isinstance(item, Select) for item in value):
+            raise LoadError("`select` cannot hold another `select`")
+    return [engine.OpaquePythonObject(Select(tuple(branches.items()), no_match_error))]
+
+
+def _recorder(name: str, rule: str) -> str:
+    return (
+        f"def {name}(*args, **kwargs):\n"
+        f'    __record("{rule}", args, kwargs, str(call_stack(strip_frames = 1)))\n'
+    )
+
+
+def _header(names: Sequence[str]) -> str:
+    """The first line of every file that is evaluated: a load of the prelude. See _HEADER_LINES."""
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return f'load("{_PRELUDE}", {quoted})\n' if names else "\n"
+
+
+def _place(text: str, path: str) -> tuple[Location, tuple[Frame, ...]]:
+    frames = parse_frames(text)
+    span = _SPAN.search(text)
+    if span and span.group(1) != _PRELUDE:
+        return Location(span.group(1), int(span.group(2)) - _HEADER_LINES, int(span.group(3))), frames
+    if frames:
+        file, line, _ = frames[-1]
+        return Location(file, line), frames
+    return Location(path), frames
+
+
+def _plain(message: str) -> str:
+    """Starlark's words in the manner of ours."""
+    message = message.removeprefix("StarlarkError: ")
+    if message.startswith("Parse error: "):
+        problem = message.removeprefix("Parse error: ").partition(", expected one of ")[0]
+        return f"syntax error: {problem}"
+    if "serde::serialize" in message:
+        kind = re.search(r"on type `(\w+)`", message)
+        return f"a {kind.group(1) if kind else 'value'} cannot be given to a rule"
+    message = message.replace(f"{_PRELUDE}.", "")
+    first = message.partition("\n")[0]
+    return first[:1].lower() + first[1:] if first[1:2].islower() else first
