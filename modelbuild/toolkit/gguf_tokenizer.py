@@ -19,7 +19,8 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 @dataclass(frozen=True)
 class GgufTokenizer:
-    """What `tokenizer.ggml.*` says. bos, eos, pad: token numbers, None where the tokenizer has none."""
+    """What `tokenizer.ggml.*` says. bos, eos, pad: token numbers, None where the tokenizer has none.
+    prompt_suffix: the text between a prompt and its completion."""
 
     pre: str
     tokens: tuple[str, ...]
@@ -28,6 +29,7 @@ class GgufTokenizer:
     bos: int | None
     eos: int | None
     pad: int | None
+    prompt_suffix: str
 
 
 def read_tokenizer(model: Path, vocab_size: int) -> GgufTokenizer:
@@ -52,6 +54,7 @@ def read_tokenizer(model: Path, vocab_size: int) -> GgufTokenizer:
     if max(tokens) >= vocab_size:
         raise ToolError(f"the tokenizer has token {max(tokens)}, the model only {vocab_size} rows")
     config = json.loads((model / "tokenizer_config.json").read_text())
+    extra = model / "modelbuild.json"
     numbers = {token: number for number, token in tokens.items()}
     return GgufTokenizer(
         pre=_pre_tokenizer(data.get("pre_tokenizer")),
@@ -61,6 +64,7 @@ def read_tokenizer(model: Path, vocab_size: int) -> GgufTokenizer:
         bos=_special(config, "bos_token", numbers),
         eos=_special(config, "eos_token", numbers),
         pad=_special(config, "pad_token", numbers),
+        prompt_suffix=json.loads(extra.read_text())["prompt_suffix"] if extra.is_file() else "",
     )
 
 
@@ -71,15 +75,29 @@ def _special(config: dict[str, Any], key: str, numbers: dict[str, int]) -> int |
     return None if token is None else numbers[token]
 
 
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+_BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+_DIGITS = {"type": "Digits", "individual_digits": True}
+_SPLIT = {"type": "Split", "pattern": {"Regex": _QWEN2}, "behavior": "Isolated", "invert": False}
+_PRE_TOKENIZERS: tuple[tuple[list[dict[str, Any]], str], ...] = (
+    ([_BYTE_LEVEL], "gpt-2"),
+    ([_DIGITS, _BYTE_LEVEL], "smollm"),
+    ([_SPLIT, _BYTES_ONLY], "qwen2"),
+)
+"""What `tokenizer.json` says -> llama.cpp's name for it."""
+
+
 def _pre_tokenizer(spec: dict[str, Any] | None) -> str:
     parts = spec.get("pretokenizers", [spec]) if spec else []
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     seen = [{k: v for k, v in part.items() if k != "trim_offsets"} for part in parts]
-    if seen == [byte_level]:
-        return "gpt-2"
-    if seen == [{"type": "Digits", "individual_digits": True}, byte_level]:
-        return "smollm"
+    for known, name in _PRE_TOKENIZERS:
+        if seen == known:
+            return name
     raise ToolError(
         "llama.cpp has no pre-tokenizer that splits as this tokenizer does",
-        "use `ByteLevel`, or `Digits(individual_digits=True)` followed by `ByteLevel`, without a prefix space",
+        "use `ByteLevel` without a prefix space, `Digits` before it, or the pattern of Qwen2",
     )

@@ -13,7 +13,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -127,6 +127,10 @@ def _library() -> _Library:
         "llama_model_free": (None, [pointer]),
         "llama_model_get_vocab": (pointer, [pointer]),
         "llama_model_n_ctx_train": (ctypes.c_int32, [pointer]),
+        "llama_model_meta_val_str": (
+            ctypes.c_int32,
+            [pointer, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t],
+        ),
         "llama_init_from_model": (pointer, [pointer, _ContextParams]),
         "llama_free": (None, [pointer]),
         "llama_get_memory": (pointer, [pointer]),
@@ -254,11 +258,21 @@ class LlamaCpp:
         self._lib.llama_free(self._context)
         self._lib.llama_model_free(self._model)
 
-    def __enter__(self) -> LlamaCpp:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    def metadata(self, key: str) -> str | None:
+        """The value of a key of the file as text, None when it is not there."""
+        value = ctypes.create_string_buffer(4096)
+        length = self._lib.llama_model_meta_val_str(self._model, key.encode(), value, len(value))
+        return None if length < 0 else value.value.decode()
+
+    def prompt(self, text: str) -> list[int]:
+        """What the model reads before it answers `text`: `<bos> text suffix`."""
+        return [self.bos, *self.tokenize(text + (self.metadata("modelbuild.prompt_suffix") or ""))]
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """The tokens of `text`, without BOS. special: whether `<eos>` in the text is the control token."""

@@ -15,6 +15,7 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "modelbuild.json",
     "chat_template.jinja",
     "preprocessor_config.json",
     "generation_config.json",

@@ -1,8 +1,9 @@
 """Packed integer weights as compressed-tensors stores them (`pack-quantized`). Needs numpy and safetensors.
 
-A quantized `x.weight` of shape [rows, columns] is stored as `x.weight_packed` (int32; the codes of a row, offset
+A quantized `x.weight` [rows, columns] is stored as `x.weight_packed` (int32; the codes of a row, offset
 by 2^(bits-1), as one little-endian stream of bits), `x.weight_scale` [rows, groups] and `x.weight_shape`;
 asymmetric ones also have `x.weight_zero_point`, packed along the rows. The weight is (code - zero) * scale.
+An embedding may be stored both as floats and, in `embeddings.safetensors`, packed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -100,6 +102,15 @@ def read_tensors(model: Path) -> dict[str, Array]:
     return tensors
 
 
+def packed_bits(config: Mapping[str, Any]) -> int:
+    """How wide the packed weights are that a model's `config.json` speaks of; 0 when it speaks of none."""
+    groups = (config.get("quantization_config") or {}).get("config_groups") or {}
+    bits = {group["weights"]["num_bits"] for group in groups.values()}
+    if len(bits) > 1:
+        raise ToolError("weights of several widths in one model are not supported")
+    return int(bits.pop()) if bits else 0
+
+
 def split_packed(tensors: Mapping[str, Array], bits: int) -> tuple[dict[str, PackedWeight], dict[str, Array]]:
     """Separate packed weights (by the name of the weight, `x.weight`) from the tensors stored as they are."""
     packed: dict[str, PackedWeight] = {}
@@ -117,4 +128,13 @@ def split_packed(tensors: Mapping[str, Array], bits: int) -> tuple[dict[str, Pac
             zeros = unpack(np.ascontiguousarray(zeros.T).astype(np.int32), bits, rows).T
         codes = unpack(words.astype(np.int32, copy=False), bits, columns)
         packed[name] = PackedWeight(codes, scales.reshape(rows, -1), zeros, bits)
+        floats = plain.pop(name, None)
+        if floats is not None and not np.array_equal(floats, packed[name].dequantized()):
+            raise ToolError(f"`{name}` is stored twice, packed and as floats, and they differ")
     return packed, plain
+
+
+def read_dense(model: Path, bits: int) -> dict[str, Array]:
+    """Every weight of a model tree as floats, packed ones dequantized. bits: 0 for a model without any."""
+    packed, plain = split_packed(read_tensors(model), bits)
+    return {**plain, **{name: weight.dequantized() for name, weight in packed.items()}}

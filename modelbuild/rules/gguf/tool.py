@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +15,12 @@ import numpy.typing as npt
 
 from modelbuild.toolkit.gguf_tokenizer import read_tokenizer
 from modelbuild.toolkit.model_tree import read_config, write_json
-from modelbuild.toolkit.packed_weights import Array, PackedWeight, read_tensors, split_packed
+from modelbuild.toolkit.packed_weights import Array, PackedWeight, packed_bits, read_tensors, split_packed
 from modelbuild.toolkit.request import Request, ToolError
 
+Type = gguf.GGMLQuantizationType
 BLOCK = 32
 """Weights in a block of Q4_0, Q4_1 and Q8_0."""
-
-Type = gguf.GGMLQuantizationType
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Stored:
     """
 
     name: str
-    type: Type
+    type: gguf.GGMLQuantizationType
     data: Array
     shape: tuple[int, ...]
     how: str
 
 
 def main(request: Request) -> None:
-    """Inputs: model. Outputs: model.gguf, tensors.json. Params: type, embeddings, allow_requantize, licence."""
+    """Inputs: model. Outputs: model (GGUF), tensors (JSON). Params: type, embeddings and the rest of the rule."""
     model = request.inputs["model"]
     params = request.params
     config = read_config(model)
@@ -67,7 +67,7 @@ def main(request: Request) -> None:
         )
     stored = convert(model, config, family, params)
     writer = gguf.GGUFWriter(request.outputs["model"], family.architecture)
-    _write_keys(writer, config, family, params)
+    _write_keys(writer, config, params)
     _write_tokenizer(writer, model, config)
     for tensor in stored:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.type)
@@ -87,15 +87,13 @@ def convert(
 ) -> list[Stored]:
     """Every tensor of the file, in the order of the layers."""
     quantization = config.get("quantization_config") or {}
-    packed, plain = split_packed(read_tensors(model), _bits(quantization))
+    packed, plain = split_packed(read_tensors(model), packed_bits(config))
     if quantization and not packed:
         raise ToolError(f"quantization method `{quantization.get('quant_method')}` cannot be repacked")
     names = gguf.get_tensor_name_map(_architecture(family), int(config["num_hidden_layers"]))
-    drop = "lm_head.weight" if _is_tied(config, packed, plain) else None
+    _tie(config, packed, plain)
     result = []
     for source in sorted({*packed, *plain}, key=_natural):
-        if source == drop:
-            continue
         name = names.get_name(source, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise ToolError(f"tensor `{source}` has no place in a GGUF file of `{family.architecture}`")
@@ -112,25 +110,17 @@ def convert(
     return result
 
 
-def _bits(quantization: Mapping[str, Any]) -> int:
-    groups = quantization.get("config_groups") or {}
-    bits = {group["weights"]["num_bits"] for group in groups.values()}
-    if len(bits) > 1:
-        raise ToolError("weights of several widths in one model cannot be repacked")
-    return int(bits.pop()) if bits else 0
-
-
-def _is_tied(
-    config: Mapping[str, Any], packed: Mapping[str, PackedWeight], plain: Mapping[str, Array]
-) -> bool:
-    """Whether the output matrix is the embedding: llama.cpp then uses `token_embd` for both."""
+def _tie(config: Mapping[str, Any], packed: dict[str, PackedWeight], plain: dict[str, Array]) -> None:
+    """Drop the output matrix where it is the embedding: llama.cpp then uses `token_embd` for both."""
+    embedding, output = "model.embed_tokens.weight", "lm_head.weight"
     if config.get("tie_word_embeddings"):
-        return True
-    one, other = "model.embed_tokens.weight", "lm_head.weight"
-    if one in packed and other in packed:
-        a, b = packed[one], packed[other]
-        return np.array_equal(a.codes, b.codes) and np.array_equal(a.scales, b.scales) and a.zeros is b.zeros
-    return one in plain and other in plain and np.array_equal(plain[one], plain[other])
+        plain.pop(output, None)
+    elif output in packed and embedding in plain:
+        if np.array_equal(plain[embedding], packed[output].dequantized()):
+            packed[embedding] = packed.pop(output)
+            del plain[embedding]
+    elif output in plain and embedding in plain and np.array_equal(plain[output], plain[embedding]):
+        del plain[output]
 
 
 def _row_order(source: str, config: Mapping[str, Any]) -> npt.NDArray[np.intp] | None:
@@ -206,9 +196,7 @@ def _float(name: str, values: Array, asked: str, *, in_packed_model: bool) -> St
     return Stored(name, type_, data, shape, how)
 
 
-def _write_keys(
-    writer: gguf.GGUFWriter, config: Mapping[str, Any], family: Family, params: Mapping[str, Any]
-) -> None:
+def _write_keys(writer: gguf.GGUFWriter, config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", "default")
     if kind != "default":
@@ -252,6 +240,9 @@ def _write_tokenizer(writer: gguf.GGUFWriter, model: Path, config: Mapping[str, 
     writer.add_add_bos_token(tokenizer.bos is not None)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
+    writer.add_string("modelbuild.prompt_suffix", tokenizer.prompt_suffix)
+    suffix = json.dumps(tokenizer.prompt_suffix)
+    writer.add_chat_template("{{ bos_token }}{{ messages[-1]['content'] }}{{ " + suffix + " }}")
 
 
 _FILE_TYPES: Mapping[str, int] = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7}
