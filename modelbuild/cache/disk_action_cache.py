@@ -11,6 +11,7 @@ from modelbuild.cache.atomic_file import remove, replace_file
 from modelbuild.cache.disk import TEMPORARY
 from modelbuild.cache.storage_failure import storage_failure
 
+_READ = 1 << 16
 _HEADER = "modelbuild-action-1"
 
 
@@ -46,8 +47,10 @@ class DiskActionCache:
             raise storage_failure(error, path) from error
         try:
             parts = []
-            while data := os.read(fd, 1 << 16):
+            while data := os.read(fd, _READ):
                 parts.append(data)
+                if len(data) < _READ:
+                    break
         except OSError as error:
             raise storage_failure(error, path) from error
         finally:

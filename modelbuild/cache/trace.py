@@ -22,12 +22,12 @@ _SHARED_PARTS = ("tool", "platform")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY, output TEXT NOT NULL, label TEXT NOT NULL, outcome TEXT NOT NULL,
-    time_s REAL NOT NULL, duration_s REAL NOT NULL, peak_rss_bytes INTEGER NOT NULL, run TEXT NOT NULL);
+    time_s REAL NOT NULL, duration_s REAL NOT NULL, peak_rss_bytes INTEGER NOT NULL, run TEXT NOT NULL, result TEXT);
 CREATE INDEX IF NOT EXISTS runs_output ON runs (output);
 CREATE INDEX IF NOT EXISTS runs_label ON runs (label);
 CREATE TABLE IF NOT EXISTS parts (digest TEXT PRIMARY KEY, part TEXT NOT NULL) WITHOUT ROWID;
 """
-_COLUMNS = "output, label, outcome, time_s, duration_s, peak_rss_bytes, run"
+_COLUMNS = "output, label, outcome, time_s, duration_s, peak_rss_bytes, run, result"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class Trace:
         self._pending_last: dict[str, TraceRow] = {}
         self._estimates: dict[str, Cost] | None = None
         self._stored_parts: set[str] = set()
+        self._parts: dict[str, Any] = {}
 
     def record(self, row: TraceRow) -> None:
         """Remembers a run; it is on disk after the next `flush`."""
@@ -134,12 +135,14 @@ class Trace:
 
             def change(connection: Any) -> None:
                 connection.executemany("INSERT OR IGNORE INTO parts VALUES (?, ?)", parts.items())
-                connection.executemany(f"INSERT INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", encoded)  # noqa: S608
+                connection.executemany(f"INSERT INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", encoded)  # noqa: S608
                 last_id = connection.execute("SELECT max(id) FROM runs").fetchone()[0]
                 self._trim(connection, rows, last_id)
 
             if self._database.write(change):
                 self._stored_parts.update(parts)
+                for digest in parts:
+                    self._parts.pop(digest, None)
 
     def close(self) -> None:
         """Writes what was recorded and closes the file."""
@@ -163,6 +166,14 @@ class Trace:
         )
         return self._decode(rows[0]) if rows else None
 
+    def _part(self, digest: str | None) -> Any:
+        if digest is None:
+            return None
+        if digest not in self._parts:
+            rows = self._database.read("SELECT part FROM parts WHERE digest = ?", (digest,))
+            self._parts[digest] = json.loads(rows[0][0]) if rows else None
+        return self._parts[digest]
+
     def _encode(self, row: TraceRow, parts: dict[str, str]) -> tuple[Any, ...]:
         detail = dict(row.detail)
         for name in _SHARED_PARTS:
@@ -171,15 +182,7 @@ class Trace:
                 part = detail.pop(name)
                 if digest not in self._stored_parts and digest not in parts:
                     parts[digest] = _compact(part)
-        run = [
-            row.mnemonic,
-            row.key,
-            dict(row.components),
-            detail,
-            json.loads(row.result.to_json()) if row.result else None,
-            row.host,
-            row.reason,
-        ]
+        run = [row.mnemonic, row.key, dict(row.components), detail, row.host, row.reason]
         return (
             row.output_path,
             row.label,
@@ -188,17 +191,16 @@ class Trace:
             row.duration_s,
             row.peak_rss_bytes,
             _compact(run),
+            row.result.to_json().decode() if row.result else None,
         )
 
     def _decode(self, row: tuple[Any, ...]) -> TraceRow | None:
-        output_path, label, outcome, time_s, duration_s, peak_rss_bytes, run = row
+        output_path, label, outcome, time_s, duration_s, peak_rss_bytes, run, result = row
         try:
-            mnemonic, key, components, detail, result, host, reason = json.loads(run)
+            mnemonic, key, components, detail, host, reason = json.loads(run)
             for name in _SHARED_PARTS:
-                for (part,) in self._database.read(
-                    "SELECT part FROM parts WHERE digest = ?", (components.get(name),)
-                ):
-                    detail[name] = json.loads(part)
+                if (part := self._part(components.get(name))) is not None:
+                    detail[name] = part
             return TraceRow(
                 output_path,
                 label,
@@ -208,7 +210,7 @@ class Trace:
                 components,
                 detail,
                 outcome,
-                ActionResult.from_json(_compact(result).encode()) if result else None,
+                ActionResult.from_json(result.encode()) if result else None,
                 duration_s,
                 peak_rss_bytes,
                 host,
@@ -218,5 +220,8 @@ class Trace:
             return None
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
+
+
 def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(value)
