@@ -97,4 +97,4 @@ def describe(value: Any) -> str:
         return f'`"{shown}"`'
     if isinstance(value, (int, float)):
         return str(value)
-    return f"a {'list' if isinstance(value, list) else 'dictionary' if isinstance(value, dict) else type(value).__name__}"
+    return {list: "a list", dict: "a dictionary"}.get(type(value), f"a {type(value).__name__}")

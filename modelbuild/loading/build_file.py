@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import starlark as engine
@@ -123,16 +124,16 @@ class BuildFileEvaluator:
             cycle = [*self._loading[self._loading.index(label) :], label]
             raise LoadError(
                 f"`{label}` loads itself",
-                notes=tuple(f"`{a}` loads `{b}`" for a, b in zip(cycle, cycle[1:], strict=False)),
+                notes=tuple(f"`{a}` loads `{b}`" for a, b in pairwise(cycle)),
             )
         path = self._path(label)
-        self._check_boundary(label)
-        source = read_source(path, str_path(label), "file")
         outer, package = self._current, self._package
         self._current, self._package = Declarations(files={path}), None
         self._loading.append(label)
-        self._announce(str_path(label))
         try:
+            self._check_boundary(label)
+            source = read_source(path, str_path(label), "file")
+            self._announce(str_path(label))
             module = self._interpreter.extension(str_path(label), source, self._loader(label))
             outer.messages += self._current.messages
             rule_files = tuple((f, tuple(sorted(n))) for f, n in self._current.rule_files.items())
@@ -146,7 +147,9 @@ class BuildFileEvaluator:
     def _check_boundary(self, label: Label) -> None:
         """A .bzl file is named through its own package, which must exist, as in Bazel."""
         root = self._root_of(label.repository)
-        if not os.path.isfile(os.path.join(root, label.package, BUILD_FILE)):
+        build_file = os.path.join(root, label.package, BUILD_FILE)
+        self._current.files.add(build_file)
+        if not os.path.isfile(build_file):
             where = f"//{label.package}"
             raise LoadError(
                 f"`{label}` cannot be loaded: `{where}` is not a package",

@@ -342,7 +342,11 @@ def _walk(value: Any) -> Iterator[Dependency]:
 
 @cache
 def _dependency_fields(rule_class: type[Rule]) -> tuple[str, ...]:
-    return tuple(name for name in rule_class.model_fields if name not in COMMON_ATTRIBUTES)
+    return tuple(
+        name
+        for name, field in rule_class.model_fields.items()
+        if name not in COMMON_ATTRIBUTES and _may_hold_dependency(field.annotation)
+    )
 
 
 def _bind(call: RecordedCall) -> dict[str, Any]:

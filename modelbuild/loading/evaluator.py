@@ -118,7 +118,7 @@ class Evaluator:
             answer = _receive(self._from_child)
             if answer is None:
                 raise self._death()
-            yield _decode(repository, package, marshal.loads(answer))
+            yield _decode(repository, package, marshal.loads(answer))  # noqa: S302  # our own child's
 
     def _send(self, data: bytes) -> None:
         try:
@@ -173,13 +173,13 @@ class Evaluator:
             os._exit(code)
 
     def _answer(self, requests: int, answers: int) -> None:
-        from modelbuild.loading.build_file import BuildFileEvaluator
+        from modelbuild.loading.build_file import BuildFileEvaluator  # noqa: PLC0415  # the child's alone
 
         evaluator = BuildFileEvaluator(
             self._rules, self._root_of, self._skip, self._announce, self._limits.cpu_seconds
         )
         while (request := _receive(requests)) is not None:
-            for repository, package in marshal.loads(request):
+            for repository, package in marshal.loads(request):  # noqa: S302  # our own parent's
                 try:
                     found = evaluator.evaluate(repository, package)
                     calls = [(c.rule, c.positional, c.attributes, c.frames) for c in found.calls]

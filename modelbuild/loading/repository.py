@@ -14,7 +14,7 @@ ENTRY_POINT_GROUP = "modelbuild.repositories"
 @cache
 def repository_module(name: str) -> str:
     """The Python package of repository `name`, as its entry point names it. Raises LoadError."""
-    from importlib.metadata import entry_points
+    from importlib.metadata import entry_points  # noqa: PLC0415  # costs 30 ms, and few workspaces need it
 
     found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in found:
@@ -28,7 +28,7 @@ def repository_module(name: str) -> str:
 @cache
 def repository_root(name: str) -> str:
     """The absolute directory of repository `name`. Raises LoadError."""
-    from importlib.util import find_spec
+    from importlib.util import find_spec  # noqa: PLC0415  # as above
 
     module = repository_module(name)
     try:

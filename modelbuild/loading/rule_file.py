@@ -7,25 +7,29 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from modelbuild.errors import LoadError, Location
 from modelbuild.label import Label, parse_label
+from modelbuild.loading.repository import repository_module
 from modelbuild.loading.source_file import read_source, str_path
 from modelbuild.loading.suggestion import did_you_mean
 from modelbuild.rule import Rule, rule_name
-from modelbuild.rules import BUILTIN_RULES
 
 RULE_DIRECTORIES = ("toolchains", "rules")
 """Where a workspace keeps its rule files."""
 
 
 class RuleClasses:
-    """Finds the class of each recorded rule; a file is run once."""
+    """Finds the class of each recorded rule; a file is run once.
 
-    def __init__(self, root_of: Callable[[str], str]) -> None:
+    builtin: rule name -> `module:class`.
+    """
+
+    def __init__(self, root_of: Callable[[str], str], builtin: Mapping[str, str]) -> None:
         self._root_of = root_of
+        self._builtin = builtin
         self._found: dict[str, type[Rule]] = {}
         self._modules: dict[Label, ModuleType] = {}
         self.files: set[str] = set()
@@ -36,7 +40,7 @@ class RuleClasses:
         found = self._found.get(rule)
         if found is None:
             file, separator, symbol = rule.rpartition("%")
-            found = self._exported(file, symbol) if separator else _builtin(rule)
+            found = self._exported(file, symbol) if separator else _import(self._builtin[rule])
             self._found[rule] = found
         return found
 
@@ -83,14 +87,18 @@ class RuleClasses:
             raise _failed(error, path, label) from error
 
     def _installed_name(self, label: Label) -> str:
-        from modelbuild.loading.repository import repository_module
-
         inner = label.path.removesuffix(".py").replace("/", ".")
         return f"{repository_module(label.repository)}.{inner}"
 
 
-def _builtin(rule: str) -> type[Rule]:
-    module_name, _, class_name = BUILTIN_RULES[rule].partition(":")
+def builtin_rules() -> Mapping[str, str]:
+    """Rule name -> `module:class` of the built-in rules, which are found by name as everyone's are."""
+    table: Mapping[str, str] = importlib.import_module("modelbuild.rules").BUILTIN_RULES
+    return table
+
+
+def _import(rule: str) -> type[Rule]:
+    module_name, _, class_name = rule.partition(":")
     found: type[Rule] = getattr(importlib.import_module(module_name), class_name)
     return found
 

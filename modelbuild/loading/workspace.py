@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from modelbuild.errors import LoadError, Location, UsageError
+from modelbuild.loading.repository import repository_root
 from modelbuild.loading.source_file import BUILD_FILE, read_source
 from modelbuild.loading.suggestion import did_you_mean
 
@@ -77,8 +78,6 @@ class Workspace:
         """The absolute directory of a repository; the workspace itself is "". Raises LoadError."""
         if not repository:
             return self.root
-        from modelbuild.loading.repository import repository_root
-
         return repository_root(repository)
 
     def build_file(self, package: str, repository: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from modelbuild.errors import LoadError, Location, ModelbuildError
 from modelbuild.label import Label
@@ -12,12 +12,11 @@ from modelbuild.loading.declaration import PackageDeclaration, combined, crossin
 from modelbuild.loading.evaluator import Evaluator, Limits
 from modelbuild.loading.package import Facts, Package, Target, TargetGraph, package_str
 from modelbuild.loading.patterns import TargetPattern, parse_pattern
-from modelbuild.loading.rule_file import RuleClasses
+from modelbuild.loading.rule_file import RuleClasses, builtin_rules
 from modelbuild.loading.source_file import BUILD_FILE, place_in_call, source_line
 from modelbuild.loading.suggestion import did_you_mean
 from modelbuild.loading.visibility import PackageGroup, Visibility, group_labels, is_visible
 from modelbuild.loading.workspace import FOREIGN_BUILD_FILES, WORKSPACE_FILE, Workspace
-from modelbuild.rules import BUILTIN_RULES
 
 _Key = tuple[str, str]
 
@@ -36,8 +35,9 @@ def load_graph(
     working_package: the package that relative patterns start from. tests_only: keep test targets only.
     expand_suites: replace a requested test_suite by its tests. Raises LoadError.
     """
-    with Evaluator(tuple(BUILTIN_RULES), workspace.root_of, workspace.skipped, limits) as evaluator:
-        return _Loading(workspace, evaluator).graph(
+    builtin = builtin_rules()
+    with Evaluator(tuple(builtin), workspace.root_of, workspace.skipped, limits) as evaluator:
+        return _Loading(workspace, evaluator, builtin).graph(
             patterns, working_package, tests_only=tests_only, expand_suites=expand_suites
         )
 
@@ -45,10 +45,10 @@ def load_graph(
 class _Loading:
     """One call of load_graph."""
 
-    def __init__(self, workspace: Workspace, evaluator: Evaluator) -> None:
+    def __init__(self, workspace: Workspace, evaluator: Evaluator, builtin: Mapping[str, str]) -> None:
         self._workspace = workspace
         self._evaluator = evaluator
-        self._classes = RuleClasses(workspace.root_of)
+        self._classes = RuleClasses(workspace.root_of, builtin)
         self._packages: dict[_Key, Package | None] = {}
         self._files: set[str] = {os.path.join(workspace.root, WORKSPACE_FILE)}
         self._directories: set[str] = set()
@@ -149,7 +149,7 @@ class _Loading:
             )
         if not os.path.isdir(directory):
             known = self._workspace.find_packages("", repository).packages
-            hint = did_you_mean(shown, (package_str(repository, name) for name in known))
+            hint = did_you_mean(shown, (package_str(repository, name) for name in known if name))
             return LoadError(
                 f"there is no package `{shown}`", notes=("there is no such directory",), hint=hint
             )
