@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer
@@ -29,6 +29,28 @@ logging.disable_progress_bar()
 DEFAULT_SEQUENCE_LENGTH = 512
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "modelbuild.json")
 """What of a tokenizer tree is copied into a model tree, as far as it is there."""
+
+
+class Encoder(Protocol):
+    """What turns text into token ids: a Vocabulary, or a runtime with a tokenizer of its own."""
+
+    @property
+    def bos(self) -> int:
+        """What every sequence starts with."""
+
+    @property
+    def eos(self) -> int:
+        """What every completion ends with."""
+
+    @property
+    def pad(self) -> int:
+        """What fills up a batch."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids without special tokens."""
+
+    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """What a model reads before it answers."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +147,17 @@ def read_rows(dataset: Path, split: str, limit: int = 0) -> list[dict[str, Any]]
     return rows
 
 
+def read_sequences(
+    dataset: Path, split: str, encoder: Encoder, *, limit: int = 0, sequence_length: int = 0
+) -> Sequences:
+    """Encode a split, as `LanguageModel.examples` does, with any tokenizer."""
+    length = sequence_length or DEFAULT_SEQUENCE_LENGTH
+    summary = json.loads((dataset / "dataset.json").read_text())
+    if summary["task"] == "language_modeling":
+        return _pieces(read_rows(dataset, split), encoder, length, limit)
+    return _completions(read_rows(dataset, split, limit), encoder, length, split)
+
+
 class LanguageModel:
     """The task of causal language models: `text_generation` and `language_modeling`."""
 
@@ -139,12 +172,9 @@ class LanguageModel:
         """
         if model is None:
             raise ToolError("a language model needs a tokenizer")
-        vocabulary = load_vocabulary(model)
-        length = sequence_length or DEFAULT_SEQUENCE_LENGTH
-        summary = json.loads((dataset / "dataset.json").read_text())
-        if summary["task"] == "language_modeling":
-            return _pieces(read_rows(dataset, split), vocabulary, length, limit)
-        return _completions(read_rows(dataset, split, limit), vocabulary, length, split)
+        return read_sequences(
+            dataset, split, load_vocabulary(model), limit=limit, sequence_length=sequence_length
+        )
 
     def create(self, architecture: Mapping[str, Any], tokenizer: Path | None) -> torch.nn.Module:
         """A model of Hugging Face config keys; vocabulary and special tokens are the tokenizer's."""
@@ -239,7 +269,7 @@ def copy_tokenizer(source: Path, destination: Path) -> None:
 
 
 def _completions(
-    rows: Sequence[Mapping[str, Any]], vocabulary: Vocabulary, length: int, split: str
+    rows: Sequence[Mapping[str, Any]], vocabulary: Encoder, length: int, split: str
 ) -> Sequences:
     prompts = vocabulary.prompts([row["prompt"] for row in rows])
     completions = vocabulary.encode([row["completion"] for row in rows])
@@ -254,7 +284,7 @@ def _completions(
     return Sequences(ids, [len(p) for p in prompts], slices, vocabulary.pad)
 
 
-def _pieces(rows: Sequence[Mapping[str, Any]], vocabulary: Vocabulary, length: int, limit: int) -> Sequences:
+def _pieces(rows: Sequence[Mapping[str, Any]], vocabulary: Encoder, length: int, limit: int) -> Sequences:
     """Texts cut into pieces of at most `length` tokens with `<bos>`; no piece crosses two texts."""
     ids: list[list[int]] = []
     slices: list[str] = []
@@ -267,7 +297,7 @@ def _pieces(rows: Sequence[Mapping[str, Any]], vocabulary: Vocabulary, length: i
 
 
 def _cut(
-    rows: Sequence[Mapping[str, Any]], vocabulary: Vocabulary, length: int
+    rows: Sequence[Mapping[str, Any]], vocabulary: Encoder, length: int
 ) -> Iterator[tuple[str, list[int]]]:
     for row in rows:
         tokens = [*vocabulary.encode([row["text"]])[0], vocabulary.eos]
