@@ -97,4 +97,5 @@ def describe(value: Any) -> str:
         return f'`"{shown}"`'
     if isinstance(value, (int, float)):
         return str(value)
-    return {list: "a list", dict: "a dictionary"}.get(type(value), f"a {type(value).__name__}")
+    names: dict[type, str] = {list: "list", dict: "dictionary"}
+    return f"a {names.get(type(value), type(value).__name__)}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -338,6 +338,15 @@ def _walk(value: Any) -> Iterator[Dependency]:
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _walk(getattr(value, name))
+
+
+def _may_hold_dependency(annotation: Any) -> bool:
+    kind = get_origin(annotation) or annotation
+    if kind is Literal:
+        return False
+    if any(_may_hold_dependency(argument) for argument in get_args(annotation)):
+        return True
+    return kind is Any or (isinstance(kind, type) and issubclass(kind, (Dependency, BaseModel)))
 
 
 @cache
