@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from modelbuild.actions.action import Action
 from modelbuild.actions.graph import ActionGraph, RequestedTarget, make_graph
 from modelbuild.analysis.context import Context
 from modelbuild.artifact import Artifact
 from modelbuild.errors import AnalysisError, ModelbuildError
 from modelbuild.label import Label
+from modelbuild.loading.attribute_error import attribute_errors
+from modelbuild.loading.declaration import combined
 from modelbuild.loading.package import Target, TargetGraph
+from modelbuild.loading.select import choose_default, resolve_select
 from modelbuild.provider import DefaultInfo, Provider, TestInfo
 
 SOURCE_FILE = "source file"
@@ -42,7 +47,9 @@ def analyze(targets: TargetGraph) -> Analysis:
     Raises AnalysisError, located at the BUILD line of the target that is wrong.
     """
     analyzed: dict[Label, AnalyzedTarget] = {
-        label: _file(label, Artifact(path, "source"), SOURCE_FILE) for label, path in targets.sources.items()
+        # A file of another repository is known by its absolute path; one of the workspace by a relative one.
+        label: _file(label, Artifact(path if label.repository else label.path, "source"), SOURCE_FILE)
+        for label, path in targets.sources.items()
     }
     actions: list[Action] = []
     declared_by: dict[str, Label] = {}
@@ -59,12 +66,8 @@ def analyze(targets: TargetGraph) -> Analysis:
             raise error.located(target.location, target.source_line()) from None
         analyzed[label] = result
         actions += own_actions
-        for name in target.outputs:
-            path = f"{label.package}/{name}" if label.package else name
-            file_label = label.sibling(name)
-            analyzed[file_label] = _file(
-                file_label, Artifact(path, "file"), GENERATED_FILE, result.validations
-            )
+        for file in target.outputs:
+            analyzed[file] = _file(file, Artifact(file.path, "file"), GENERATED_FILE, result.validations)
     requested = tuple(_requested(analyzed[label]) for label in targets.requested)
     return Analysis(make_graph(actions, requested), analyzed)
 
@@ -85,7 +88,15 @@ def _analyze_target(
     target: Target, analyzed: Mapping[Label, AnalyzedTarget]
 ) -> tuple[AnalyzedTarget, list[Action]]:
     label = target.label
-    rule = target.instantiate(_Attributes(label.package, label.repository, analyzed))
+    attributes = resolve_select(target.attributes, choose_default)
+    context_of_labels = _Attributes(label.package, label.repository, analyzed)
+    try:
+        rule = target.rule_class.model_validate(attributes, context=context_of_labels)
+    except ValidationError as error:
+        errors = attribute_errors(
+            error, target.rule, target.rule_class, label.name, target.location, target.root
+        )
+        raise combined(errors) from None
     context = Context(label, determinism=rule.determinism, declared_at=str(target.location))
     providers = {type(provider): provider for provider in rule.analyze(context)}
     default = providers.get(DefaultInfo)

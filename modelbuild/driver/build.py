@@ -20,8 +20,6 @@ from modelbuild.driver.snapshot import Difference, SnapshotFiles, compare
 from modelbuild.errors import ExitCode, ModelbuildError
 from modelbuild.events import AnalysisFinished, BuildFinished, BuildStarted, EventSink
 
-OUTPUT_ROOT = "modelbuild-out"
-
 Clock = Callable[[], float]
 
 
@@ -41,7 +39,7 @@ def build(request: BuildRequest, sink: EventSink) -> BuildOutcome:
         facts = files.facts()
         difference = Difference(loading=True)
         if facts is not None and not request.check:
-            difference = compare(facts, request.root, request.root / OUTPUT_ROOT)
+            difference = compare(facts, request.root, request.output_root, request.own_paths)
             if not difference:
                 from modelbuild.driver.up_to_date import answer_from_facts  # noqa: PLC0415 - not always needed
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from modelbuild.actions.action import Action
 from modelbuild.actions.graph import ActionGraph, RequestedTarget
 from modelbuild.cache.local import LocalCache
-from modelbuild.driver.build import OUTPUT_ROOT, Clock, analysis_event
+from modelbuild.driver.build import Clock, analysis_event
 from modelbuild.driver.checking import compare_results
 from modelbuild.driver.graph_codec import decode_graph, encode_graph
 from modelbuild.driver.request import BuildOutcome, BuildRequest
@@ -28,7 +26,7 @@ from modelbuild.events import ActionFinished, BuildFinished, Event, EventSink, M
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.local import LocalExecutor
 from modelbuild.execution.output_tree import OutputTree
-from modelbuild.execution.resources import ResourcePool, preflight
+from modelbuild.execution.resources import ResourcePool, measure_machine
 from modelbuild.execution.scheduler import Scheduler
 from modelbuild.execution.step import Step
 
@@ -57,8 +55,7 @@ def execute(
     clock: Clock,
 ) -> BuildOutcome:
     """Settle every action that is not known to stand, and report."""
-    cache = LocalCache(str(request.cache_dir))
-    with contextlib.closing(cache), cache.in_use():
+    with LocalCache.open(request.cache_dir) as cache:
         plan = _stored_plan(files, facts, difference) if facts and not difference.loading else None
         from_snapshot = plan is not None
         if plan is None:
@@ -66,10 +63,13 @@ def execute(
         sink(analysis_event(clock, plan.counts, from_snapshot=from_snapshot))
         for note in cache.notes:
             sink(Message(clock(), "warning", note))
-        with LocalExecutor(
-            cache.root, cache.blobs, lambda text: sink(Message(clock(), "warning", text))
-        ) as local:
-            run = _Run(request, cache, local, plan, sink, clock)
+
+        def warn(text: str) -> None:
+            sink(Message(clock(), "warning", text))
+
+        identities = ToolIdentities(cache.root)
+        with LocalExecutor(cache.root, cache.blobs, identities=identities, warn=warn) as local:
+            run = _Run(request, cache, local, identities, plan, sink, clock)
             run.schedule()
             if run.report() and not cache.read_only:
                 run.remember(files, facts if from_snapshot else None)
@@ -107,7 +107,7 @@ def _fresh_plan(request: BuildRequest) -> Plan:
     read = [*targets.facts.files, *targets.facts.absent, *_own_sources()]
     loading = {path: stamp(path) for path in (os.path.join(request.root, name) for name in read)}
     directories = {
-        path: (stamp(path), listing(path))
+        path: (stamp(path), listing(path, request.own_paths))
         for path in (os.path.join(request.root, name) for name in targets.facts.directories)
     }
     graph = analyze(targets).graph
@@ -129,6 +129,7 @@ class _Run:
         request: BuildRequest,
         cache: LocalCache,
         executor: LocalExecutor,
+        identities: ToolIdentities,
         plan: Plan,
         sink: EventSink,
         clock: Clock,
@@ -138,25 +139,26 @@ class _Run:
         self._plan = plan
         self._sink = sink
         self._clock = clock
-        self._output_root = Path(request.root) / OUTPUT_ROOT
-        self._identities = ToolIdentities(str(request.cache_dir))
-        self._outputs = OutputTree(str(self._output_root), cache.blobs)
+        self._output_root = request.output_root
+        self._identities = identities
+        outputs = OutputTree(str(request.root), cache.blobs)
+        outputs.prepare()
         self._world = BuildWorld(
             str(request.root),
             cache=cache,
-            identities=self._identities,
-            outputs=self._outputs,
+            identities=identities,
+            outputs=outputs,
             executor=executor,
         )
         cores = len(os.sched_getaffinity(0))
-        resources = ResourcePool.of_machine(str(request.cache_dir))
+        resources = ResourcePool(measure_machine(cache.root))
         self._counts = dict.fromkeys(("executed", "local_hit", "remote_hit", "unchanged", "failed"), 0)
         self._fresh: set[str] = set()
         self._errors: dict[str, str] = {}
         self._exit_code = ExitCode.OK
         self._skipped: list[str] = []
         requested = {target.label for target in plan.graph.requested}
-        preflight(plan.graph.actions, resources) if not plan.known else None
+        resources.preflight(plan.graph.actions if not plan.known else ())
         self._scheduler = Scheduler(
             plan.graph,
             world=self._world,
@@ -186,6 +188,7 @@ class _Run:
             self._scheduler.run()
         finally:
             self._cache.flush()
+            self._identities.save()
 
     def report(self) -> bool:
         """Tell which targets are built and which tests passed; whether everything asked for is there."""
@@ -237,7 +240,7 @@ class _Run:
                 rows[index] = [done.key.sha256, done.result.to_json().decode()]
                 outputs |= self._output_stamps(graph.actions[index], index)
         environment = dict(before.environment) if before else {}
-        environment |= {path: stamp(path) for path in self._identities.facts()}
+        environment |= {path: stamp(path) for path in self._world.environment}
         encoded = None if before else encode_graph(graph)
         files.write(
             Facts(

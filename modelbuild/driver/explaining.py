@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,6 @@ from modelbuild.actions.result import OutputDigest
 from modelbuild.analysis.analyze import analyze
 from modelbuild.cache.local import LocalCache
 from modelbuild.cache.trace import TraceRow
-from modelbuild.driver.build import OUTPUT_ROOT
 from modelbuild.driver.request import BuildRequest
 from modelbuild.driver.world import BuildWorld
 from modelbuild.execution.environment import ToolIdentities
@@ -30,7 +28,8 @@ class Explanation:
     """One action of a target.
 
     status: `up_to_date`: its outputs stand; `cached`: they would be restored; `would_run`: `reason` says why;
-    `depends`: on `waits_for`, which would run first. last: its last run, on whatever machine shares the cache.
+    `depends`: on `waits_for`, which would run first. last: its last run, here or
+    on a machine that shares the cache.
     """
 
     label: str
@@ -48,21 +47,18 @@ def explain(request: BuildRequest) -> list[Explanation]:
         open_workspace(str(request.root)), request.patterns, working_package=request.working_package
     )
     graph = analyze(targets).graph
-    cache = LocalCache(str(request.cache_dir))
-    with contextlib.closing(cache):
+    with LocalCache.open(request.cache_dir) as cache:
         world = BuildWorld(
             str(request.root),
             cache=cache,
             identities=ToolIdentities(cache.root),
-            outputs=OutputTree(str(request.root / OUTPUT_ROOT)),
+            outputs=OutputTree(str(request.root), cache.blobs),
             executor=LocalExecutor(cache.root, cache.blobs),
         )
         return _explain_graph(graph, world, cache, request.salt)
 
 
-def _explain_graph(
-    graph: ActionGraph, world: BuildWorld, cache: LocalCache, salt: str
-) -> list[Explanation]:
+def _explain_graph(graph: ActionGraph, world: BuildWorld, cache: LocalCache, salt: str) -> list[Explanation]:
     made: dict[str, OutputDigest] = {}
     would_run: dict[int, str] = {}
     requested = {target.label for target in graph.requested}

@@ -108,20 +108,8 @@ def _encode_action(action: Action, tools: dict[Tool, int]) -> list[Any]:
 
 
 def _decode_action(row: Sequence[Any], tools: Sequence[Tool]) -> Action:
-    (
-        tool,
-        params,
-        inputs,
-        outputs,
-        platform,
-        threads,
-        owner,
-        mnemonic,
-        progress,
-        resources,
-        kind,
-        resumable,
-    ) = row
+    tool, params, inputs, outputs, platform, threads, owner, *shown, resources, determinism, resumable = row
+    mnemonic, progress, declared_at = shown
     return Action(
         tool=tools[tool],
         params=params,
@@ -132,8 +120,9 @@ def _decode_action(row: Sequence[Any], tools: Sequence[Tool]) -> Action:
         owner=_decode_label(owner),
         mnemonic=mnemonic,
         progress=progress,
+        declared_at=declared_at,
         resources=Resources(*resources),
-        determinism=kind,
+        determinism=determinism,
         resumable=resumable,
     )
 

@@ -10,6 +10,8 @@ from typing import Literal
 from modelbuild.actions.graph import RequestedTarget
 from modelbuild.errors import ExitCode
 
+OUTPUT_ROOT = "modelbuild-out"
+
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
@@ -32,6 +34,16 @@ class BuildRequest:
     salt: str = ""
     platform: str = ""
     detailed: bool = False
+
+    @property
+    def output_root(self) -> Path:
+        """Where outputs are shown."""
+        return self.root / OUTPUT_ROOT
+
+    @property
+    def own_paths(self) -> frozenset[str]:
+        """What builds themselves make in the workspace."""
+        return frozenset((str(self.output_root), str(self.cache_dir)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,15 +63,15 @@ class Difference:
         return bool(self.loading or self.environment or self.sources or self.outputs)
 
 
-def compare(facts: Facts, root: Path, output_root: Path) -> Difference:
-    """Stat every path of `facts`."""
+def compare(facts: Facts, root: Path, output_root: Path, own: Collection[str]) -> Difference:
+    """Stat every path of `facts`. own: see stamp.listing."""
     difference = Difference()
     for path, known in facts.loading.items():
         if stamp(path) != known:
             difference.loading = True
             return difference
     for path, (known, names) in facts.directories.items():
-        if stamp(path) != known and listing(path) != names:
+        if stamp(path) != known and listing(path, own) != names:
             difference.loading = True
             return difference
     difference.environment = any(stamp(path) != known for path, known in facts.environment.items())

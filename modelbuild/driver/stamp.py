@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Collection
 
 Stamp = list[int]
 """Mode, size, mtime_ns, ctime_ns, inode; empty when there is nothing at the path."""
@@ -33,11 +34,18 @@ def stamp_before_reading(path: str) -> Stamp:
     return found
 
 
-def listing(path: str) -> str:
-    """A digest of the names in a directory; empty when it is none."""
+def listing(path: str, own: Collection[str]) -> str:
+    """A digest of the names in a directory; empty when it is none.
+
+    own: absolute paths that builds make themselves, which say nothing about the workspace.
+    """
     try:
         with os.scandir(path) as entries:
-            names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
+            names = sorted(
+                f"{entry.name}/" if entry.is_dir() else entry.name
+                for entry in entries
+                if entry.path not in own
+            )
     except (FileNotFoundError, NotADirectoryError):
         return ""
     return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from modelbuild.actions.graph import RequestedTarget
-from modelbuild.driver.build import OUTPUT_ROOT, Clock, analysis_event
+from modelbuild.driver.build import Clock, analysis_event
 from modelbuild.driver.graph_codec import decode_graph, decode_requested
 from modelbuild.driver.request import BuildOutcome, BuildRequest
 from modelbuild.driver.snapshot import Facts, SnapshotFiles
@@ -31,7 +31,7 @@ def answer_from_facts(
         for target in requested:
             sink(TargetFinished(clock(), str(target.label), True, tuple(str(a) for a in target.files)))
         if request.command == "test":
-            passed = report_verdicts(requested, request.root / OUTPUT_ROOT, (), sink, clock())
+            passed = report_verdicts(requested, request.output_root, (), sink, clock())
     exit_code = ExitCode.OK if passed else ExitCode.TEST_FAILED
     sink(BuildFinished(clock(), 0, 0, 0, facts.counts[2], 0, clock(), int(exit_code)))
     return BuildOutcome(exit_code, requested)

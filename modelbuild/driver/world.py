@@ -52,6 +52,8 @@ class BuildWorld:
         self._states: dict[str, FileState] = {}
         self.stamps: dict[str, Stamp] = {}
         """Stamp of every source that was read, taken before it was."""
+        self.environment: set[str] = set()
+        """Paths that the identities of tools rest on."""
 
     def source(self, path: str) -> OutputDigest:
         """The digest of a source file. Raises ActionFailed when it is none."""
@@ -73,7 +75,9 @@ class BuildWorld:
 
     def tool_identity(self, action: Action) -> str:
         """The digest of the action's tool and environment."""
-        return self._identities.identity(action.tool, action.params).digest
+        identity = self._identities.identity(action.tool, action.params)
+        self.environment.update(identity.facts)
+        return identity.digest
 
     def lookup(self, key: str) -> ActionResult | None:
         """A complete and unaltered result."""
@@ -94,7 +98,7 @@ class BuildWorld:
         """Put the outputs into modelbuild-out."""
         for name, artifact in action.outputs.items():
             output = result.outputs[name]
-            self._outputs.link(artifact, output, self._tree(output))
+            self._outputs.put(artifact, output, self._tree(output))
 
     def estimate(self, action: Action) -> Estimate | None:
         """What the action cost last time."""
@@ -104,7 +108,7 @@ class BuildWorld:
     def reason(self, action: Action, key: ActionKey, inputs: Mapping[str, OutputDigest]) -> str:
         """Why the action has to run."""
         previous = self._cache.trace.latest(action.primary_output.path)
-        return self._cache.explain(previous, key.components, self.detail(action, inputs))
+        return str(self._cache.explain(previous, key.components, self.detail(action, inputs)))
 
     def detail(self, action: Action, inputs: Mapping[str, OutputDigest]) -> dict[str, Any]:
         """What the components of the action's key are made of, for `explain`."""
@@ -140,7 +144,7 @@ class BuildWorld:
             progress(report.step, report.total, report.unit, report.metrics)
 
         context = ExecutionContext(
-            log_path=f"{self._cache.root}/logs/{key}.log",
+            log_path=self._cache.log_path(key),
             cancel=cancelled,
             on_progress=on_progress,
             scratch=self._cache.scratch_dir(key) if action.resumable else None,
