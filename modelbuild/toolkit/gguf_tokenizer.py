@@ -64,7 +64,7 @@ def read_tokenizer(model: Path, vocab_size: int) -> GgufTokenizer:
         bos=_special(config, "bos_token", numbers),
         eos=_special(config, "eos_token", numbers),
         pad=_special(config, "pad_token", numbers),
-        prompt_suffix=json.loads(extra.read_text())["prompt_suffix"] if extra.is_file() else "",
+        prompt_suffix=json.loads(extra.read_text())["prompt_suffix"] if extra.is_file() else "\n",
     )
 
 

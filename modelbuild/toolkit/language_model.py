@@ -52,6 +52,9 @@ class Encoder(Protocol):
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """What a model reads before it answers."""
 
+    def byte_length(self, token: int) -> int:
+        """Bytes of text that a token stands for; 0 for special tokens."""
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -74,6 +77,12 @@ class Vocabulary:
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """What a model reads before it answers: `<bos> prompt suffix`."""
         return [[self.bos, *ids] for ids in self.encode([text + self.prompt_suffix for text in texts])]
+
+    def byte_length(self, token: int) -> int:
+        """Bytes of text that `token` stands for: of byte-level BPE, where a character writes one byte."""
+        if token in (self.bos, self.eos, self.pad):
+            return 0
+        return len(self.tokenizer.id_to_token(token) or "")
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens left out."""

@@ -272,7 +272,8 @@ class LlamaCpp:
 
     def prompt(self, text: str) -> list[int]:
         """What the model reads before it answers `text`: `<bos> text suffix`."""
-        return [self.bos, *self.tokenize(text + (self.metadata("modelbuild.prompt_suffix") or ""))]
+        suffix = self.metadata("modelbuild.prompt_suffix")
+        return [self.bos, *self.tokenize(text + ("\n" if suffix is None else suffix))]
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """The tokens of `text`, without BOS. special: whether `<eos>` in the text is the control token."""
@@ -286,12 +287,13 @@ class LlamaCpp:
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`; control tokens give nothing, bytes that are not UTF-8 give U+FFFD."""
-        pieces = []
+        return b"".join(map(self.piece, tokens)).decode(errors="replace")
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one token; none for a control token."""
         piece = ctypes.create_string_buffer(512)
-        for token in tokens:
-            count = self._lib.llama_token_to_piece(self._vocab, token, piece, len(piece), 0, False)
-            pieces.append(piece.raw[: max(count, 0)])
-        return b"".join(pieces).decode(errors="replace")
+        count = self._lib.llama_token_to_piece(self._vocab, token, piece, len(piece), 0, False)
+        return piece.raw[: max(count, 0)]
 
     def logits(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
         """For each text the logits after each of its tokens, [tokens, vocabulary]."""
