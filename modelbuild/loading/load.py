@@ -28,16 +28,18 @@ def load_graph(
     working_package: str = "",
     tests_only: bool = False,
     expand_suites: bool = True,
+    manual: bool = False,
     limits: Limits | None = None,
 ) -> TargetGraph:
     """Load what `patterns` name and everything that needs.
 
     working_package: the package that relative patterns start from. tests_only: keep test targets only.
-    expand_suites: replace a requested test_suite by its tests. Raises LoadError.
+    expand_suites: replace a requested test_suite by its tests. manual: wildcards mean targets tagged
+    `manual` too, as queries want. Raises LoadError.
     """
     builtin = builtin_rules()
     with Evaluator(tuple(builtin), workspace.root_of, workspace.skipped, limits) as evaluator:
-        return _Loading(workspace, evaluator, builtin).graph(
+        return _Loading(workspace, evaluator, builtin, manual=manual).graph(
             patterns, working_package, tests_only=tests_only, expand_suites=expand_suites
         )
 
@@ -45,8 +47,11 @@ def load_graph(
 class _Loading:
     """One call of load_graph."""
 
-    def __init__(self, workspace: Workspace, evaluator: Evaluator, builtin: Mapping[str, str]) -> None:
+    def __init__(
+        self, workspace: Workspace, evaluator: Evaluator, builtin: Mapping[str, str], *, manual: bool
+    ) -> None:
         self._workspace = workspace
+        self._manual = manual
         self._evaluator = evaluator
         self._classes = RuleClasses(workspace.root_of, builtin)
         self._packages: dict[_Key, Package | None] = {}
@@ -201,7 +206,7 @@ class _Loading:
             if pattern.kind == "package" and pattern.label.name in package.targets:
                 labels.append(pattern.label)  # as in Bazel: a target of that name wins over the wildcard
                 continue
-            labels += [t.label for t in package.targets.values() if "manual" not in t.tags]
+            labels += [t.label for t in package.targets.values() if self._manual or "manual" not in t.tags]
             if pattern.files:
                 manual = {o.name for t in package.targets.values() if "manual" in t.tags for o in t.outputs}
                 files = {*package.generated, *package.exported, *package.implicit} - manual

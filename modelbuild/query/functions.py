@@ -71,7 +71,7 @@ def somepath(graph: QueryGraph, start: Labels, end: Labels) -> Labels:
         paths = nx.single_source_shortest_path(graph.edges, first)
         reached: list[list[Label]] = [paths[last] for last in end if last in paths]
         if reached:
-            return dict.fromkeys(min(reached, key=len))
+            return dict.fromkeys(min(reached, key=lambda path: len(path)))
     return {}
 
 

@@ -1,6 +1,6 @@
 """Feeds events to the real console, to look at it: recorded ones (`--events FILE`) or a made-up build.
 
-    python tests/cli/replay_events.py [--speed 4] [--fail] [EVENTS.jsonl]
+python tests/cli/replay_events.py [--speed 4] [--fail] [EVENTS.jsonl]
 """
 
 from __future__ import annotations
@@ -52,24 +52,87 @@ def made_up(*, fail: bool = False, log: str = "") -> list[Event]:
         ActionFinished(0.06, n, f"//targets:cached{n}", "Genrule", KEY, "local_hit", 0.0, 0) for n in (0, 1)
     ]
     rows.append(ActionStarted(0.1, 2, "//targets:missions", "Dataset", "", "inputs: missions.py", 2.0))
-    rows.append(ActionStarted(0.1, 3, "//targets/a/rather/long/package/name:tokenizer-of-the-teacher", "TrainTokenizer", "learning 512 merges", "no entry", None))
-    rows.append(ActionFinished(1.3, 2, "//targets:missions", "Dataset", KEY, "executed", 1.2, 50 << 20, "inputs: missions.py"))
+    rows.append(
+        ActionStarted(
+            0.1,
+            3,
+            "//targets/a/rather/long/package/name:tokenizer-of-the-teacher",
+            "TrainTokenizer",
+            "learning 512 merges",
+            "no entry",
+            None,
+        )
+    )
+    rows.append(
+        ActionFinished(
+            1.3, 2, "//targets:missions", "Dataset", KEY, "executed", 1.2, 50 << 20, "inputs: missions.py"
+        )
+    )
     rows.append(ActionStarted(1.4, 4, "//targets:teacher", "Train", "", "inputs: dataset", None))
     rows += [
-        ActionProgress(1.4 + s / 100, 4, s, 400, "steps", {"loss": 5.0 / (1 + s / 50), "tokens_per_s": 12345.6 + s})
+        ActionProgress(
+            1.4 + s / 100, 4, s, 400, "steps", {"loss": 5.0 / (1 + s / 50), "tokens_per_s": 12345.6 + s}
+        )
         for s in range(10, 401, 10)
     ]
-    rows.append(ActionFinished(3.0, 3, "//targets/a/rather/long/package/name:tokenizer-of-the-teacher", "TrainTokenizer", KEY, "executed", 2.9, 50 << 20, "", dependencies=(2,)))
-    rows.append(ActionFinished(5.5, 4, "//targets:teacher", "Train", KEY, "executed", 4.1, 900 << 20, "inputs: dataset", dependencies=(2, 3)))
+    rows.append(
+        ActionFinished(
+            3.0,
+            3,
+            "//targets/a/rather/long/package/name:tokenizer-of-the-teacher",
+            "TrainTokenizer",
+            KEY,
+            "executed",
+            2.9,
+            50 << 20,
+            "",
+            dependencies=(2,),
+        )
+    )
+    rows.append(
+        ActionFinished(
+            5.5,
+            4,
+            "//targets:teacher",
+            "Train",
+            KEY,
+            "executed",
+            4.1,
+            900 << 20,
+            "inputs: dataset",
+            dependencies=(2, 3),
+        )
+    )
     if fail:
         rows.append(ActionStarted(5.5, 5, "//targets:student", "Distill", "", "no entry", None))
-        rows.append(ActionFinished(6.5, 5, "//targets:student", "Distill", KEY, "failed", 1.0, 0, "", "the tool exited with 1", log, (4,)))
+        rows.append(
+            ActionFinished(
+                6.5,
+                5,
+                "//targets:student",
+                "Distill",
+                KEY,
+                "failed",
+                1.0,
+                0,
+                "",
+                "the tool exited with 1",
+                log,
+                (4,),
+            )
+        )
     rows.append(TargetFinished(6.6, "//targets:drone-int4", not fail, ("README.md", "targets")))
-    rows.append(BuildFinished(6.6, 3, 2, 0, 6, int(fail), 6.6, int(fail), 6.0, ("//targets:drone-int4",) if fail else ()))
+    rows.append(
+        BuildFinished(
+            6.6, 3, 2, 0, 6, int(fail), 6.6, int(fail), 6.0, ("//targets:drone-int4",) if fail else ()
+        )
+    )
     return sorted(rows, key=lambda event: event.time_s)
 
 
-def replay(rows: Iterator[Event] | list[Event], terminal: Terminal, root: Path, options: ConsoleOptions, speed: float) -> None:
+def replay(
+    rows: Iterator[Event] | list[Event], terminal: Terminal, root: Path, options: ConsoleOptions, speed: float
+) -> None:
     """Give each event to the console when its time has come."""
     start = time.monotonic()
     with open_console(terminal, root, options) as (sink, _):
@@ -86,7 +149,9 @@ if __name__ == "__main__":
     parser.add_argument("events", nargs="?")
     arguments = parser.parse_args()
     if arguments.events:
-        recorded: list[Event] = [decode(json.loads(line)) for line in open(arguments.events)]
+        recorded: list[Event] = [
+            decode(json.loads(line)) for line in Path(arguments.events).read_text().splitlines()
+        ]
     else:
         with tempfile.NamedTemporaryFile("w", suffix=".log", delete=False) as stream:
             stream.write("".join(f"step {n}\n" for n in range(40)) + "error: the loss is not a number\n")

@@ -1,0 +1,123 @@
+"""From a TargetGraph to a QueryGraph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from modelbuild.attribute import Dependency
+from modelbuild.errors import LoadError
+from modelbuild.label import Label
+from modelbuild.loading.load import load_graph
+from modelbuild.loading.package import Package, Target, TargetGraph
+from modelbuild.loading.patterns import TargetPattern, parse_pattern
+from modelbuild.loading.select import Select
+from modelbuild.loading.workspace import Workspace
+from modelbuild.query.build_files import build_files
+from modelbuild.query.graph import Node, QueryGraph
+from modelbuild.rule import COMMON_ATTRIBUTES
+
+
+def load_universe(workspace: Workspace, patterns: Sequence[str], working_package: str = "") -> QueryGraph:
+    """Everything that `patterns` name (targets tagged `manual` too) and all it needs. Raises LoadError."""
+    if not patterns:
+        return QueryGraph((), lambda _: ())
+    targets = load_graph(
+        workspace,
+        list(dict.fromkeys(patterns)),
+        working_package=working_package,
+        expand_suites=False,
+        manual=True,
+    )
+    nodes = {node.label: node for node in _nodes(targets)}
+
+    def match(text: str) -> list[Label]:
+        pattern = parse_pattern(text, working_package, workspace.is_package)
+        if pattern.negative:
+            raise LoadError(
+                f"`{text}` cannot stand in a query", hint="take targets away with `except`: `//... - //x`"
+            )
+        return [label for label in _matching(pattern, targets.packages) if label in nodes]
+
+    files = {package.name: build_files(workspace, package.name) for package in targets.packages.values()}
+    for labels in files.values():
+        for label in labels:
+            nodes.setdefault(label, Node(label, "source file"))
+    return QueryGraph(nodes.values(), match, files)
+
+
+def _nodes(targets: TargetGraph) -> Iterator[Node]:
+    for package in targets.packages.values():
+        for target in package.targets.values():
+            yield _rule_node(target)
+        for name, maker in package.generated.items():
+            label = Label(package.repository, package.name, name)
+            yield Node(
+                label,
+                "generated file",
+                location=package.targets[maker].location,
+                dependencies=(label.sibling(maker),),
+            )
+        for name in {*package.exported, *package.implicit}:
+            if name not in package.targets and name not in package.generated:
+                yield Node(Label(package.repository, package.name, name), "source file")
+    for label in targets.sources:
+        yield Node(label, "source file")
+
+
+def _rule_node(target: Target) -> Node:
+    attributes: dict[str, Any] = {"name": target.label.name}
+    if target.instance is not None:
+        declared = {name: getattr(target.instance, name) for name in type(target.instance).model_fields}
+        attributes |= {name: _plain(value) for name, value in declared.items()}
+    else:
+        attributes |= {name: _plain(value) for name, value in target.attributes.items()}
+    attributes["visibility"] = [str(entry) for entry in target.visibility]
+    attributes["generator_function"] = next((f.function for f in target.chain if f.function), "")
+    own = {name: value for name, value in attributes.items() if name not in COMMON_ATTRIBUTES}
+    common = {name: value for name, value in attributes.items() if name in COMMON_ATTRIBUTES}
+    return Node(
+        target.label,
+        f"{target.rule} rule",
+        {**common, **own},
+        target.location,
+        is_test=target.is_test,
+        dependencies=tuple(dict.fromkeys((*target.dependencies, *target.conditions))),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Attribute values with labels for dependencies, and the branches of selects side by side."""
+    if isinstance(value, Dependency):
+        return value.label
+    if isinstance(value, Select):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _matching(pattern: TargetPattern, packages: Mapping[str, Package]) -> Iterator[Label]:
+    wanted = pattern.label
+    if pattern.kind == "target":
+        yield wanted
+        return
+    for package in packages.values():
+        if package.repository != wanted.repository or not _holds(pattern)(package.name):
+            continue
+        if pattern.kind == "package" and wanted.name in package.targets:
+            yield wanted
+            continue
+        names = [*package.targets]
+        if pattern.files:
+            names += [*package.generated, *package.exported, *package.implicit]
+        yield from (Label(package.repository, package.name, name) for name in dict.fromkeys(names))
+
+
+def _holds(pattern: TargetPattern) -> Callable[[str], bool]:
+    at = pattern.label.package
+    if pattern.kind == "package" or not at:
+        return lambda name: pattern.kind == "below" or name == at
+    return lambda name: name == at or name.startswith(f"{at}/")
