@@ -59,9 +59,9 @@ def _lines(action: Action, terminal: Terminal) -> Iterator[str]:
         shown = text if len(text) <= _LONG else f"{text[:_LONG]}… ({len(text):,} characters)"
         yield f"  param {name}: {shown}"
     for name, artifact in action.inputs.items():
-        yield f"  input {name}: {artifact}"
+        yield f"  input {artifact}" if name == str(artifact) else f"  input {name}: {artifact}"
     for name, artifact in action.outputs.items():
-        yield f"  output {name}: {artifact}"
+        yield f"  output {artifact}" if name == str(artifact) else f"  output {name}: {artifact}"
     if action.platform:
         yield f"  platform: {', '.join(action.platform)}"
     resources = action.resources

@@ -80,13 +80,21 @@ def _stats(root: str, args: Namespace, terminal: Terminal) -> int:
     terminal.write(f"blobs:       {found.blobs:,} ({units.size(found.bytes)})")
     terminal.write(f"reclaimable: {units.size(found.reclaimable)}")
     terminal.write(f"quarantined: {found.quarantined:,}")
+    terminal.write("last used:")
+    shown = 0.0
     for days, entries in found.by_age:
-        terminal.write(f"  used in the last {_days(days):<9} {entries:,}")
+        terminal.write(f"  {_age_words(shown, days):<20} {entries:,}")
+        shown = days
     return ExitCode.OK
 
 
-def _days(days: float) -> str:
-    return "ever" if days == float("inf") else units.count(round(days), "day")
+def _age_words(after: float, until: float) -> str:
+    """`up to 1 day ago`, `1 to 7 days ago`, `30 days ago or more`."""
+    if until == float("inf"):
+        return f"{units.count(round(after), 'day')} ago or more"
+    if not after:
+        return f"up to {units.count(round(until), 'day')} ago"
+    return f"{after:g} to {units.count(round(until), 'day')} ago"
 
 
 def _collect(root: str, args: Namespace, terminal: Terminal, default_size: str) -> int:

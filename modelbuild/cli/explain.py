@@ -56,8 +56,9 @@ def explanation_lines(
     match item.status:
         case "up_to_date":
             if last is not None and last.outcome == "executed" and last.reason:
-                yield f"{what} reran: {last.reason}"
-                yield f"  it is up to date; it ran {_ago(last, now)}"
+                verb = "ran" if last.reason.startswith("never") else "reran"
+                yield f"{what} {verb}: {last.reason}"
+                yield f"  {_ago(last, now)}; it is up to date"
                 return
             yield f"{what} is up to date" + (f": {_last_words(last, now)}" if last else "")
             return

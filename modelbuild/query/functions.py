@@ -69,9 +69,10 @@ def somepath(graph: QueryGraph, start: Labels, end: Labels) -> Labels:
 
     for first in start:
         paths = nx.single_source_shortest_path(graph.edges, first)
-        reached: list[list[Label]] = [paths[last] for last in end if last in paths]
+        reached = [paths[last] for last in end if last in paths]
         if reached:
-            return dict.fromkeys(min(reached, key=lambda path: len(path)))
+            # networkx gives each path as a list, whatever its stubs say.
+            return dict.fromkeys(min(reached, key=len))  # type: ignore[arg-type]
     return {}
 
 

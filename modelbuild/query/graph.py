@@ -18,12 +18,13 @@ class Node:
     """A rule target, a source file or a generated file.
 
     kind: `quantize rule`, `source file`, `generated file`, as Bazel's `kind` function sees it.
-    attributes: name -> value; labels are Label objects.
+    attributes: name -> value; labels are Label objects. written: names of those that the BUILD file gives.
     """
 
     label: Label
     kind: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    written: frozenset[str] = frozenset()
     location: Location | None = None
     is_test: bool = False
     dependencies: tuple[Label, ...] = ()

@@ -35,8 +35,9 @@ def _build(answer: Sequence[Label], graph: QueryGraph) -> str:
 def _declaration(node: Node) -> str:
     lines = [f"# {node.location}"] if node.location else []
     lines.append(f"{node.kind.removesuffix(' rule')}(")
-    attributes = {"name": node.label.name, **node.attributes}
-    lines += [f"    {name} = {_starlark(value)}," for name, value in attributes.items() if value is not None]
+    written = {name: value for name, value in node.attributes.items() if name in node.written}
+    attributes = {"name": node.label.name, **written}
+    lines += [f"    {name} = {_starlark(value)}," for name, value in attributes.items()]
     return "\n".join([*lines, ")"])
 
 

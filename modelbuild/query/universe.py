@@ -80,6 +80,7 @@ def _rule_node(target: Target) -> Node:
         target.label,
         f"{target.rule} rule",
         {**common, **own},
+        frozenset(target.attributes),
         target.location,
         is_test=target.is_test,
         dependencies=tuple(dict.fromkeys((*target.dependencies, *target.conditions))),

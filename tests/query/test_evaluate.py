@@ -37,6 +37,7 @@ def make_graph() -> QueryGraph:
             {"steps": 10, "quick": True, "dataset": label("//d:data"), "srcs": [label("//d:data.py")]}
             if name in ("//t:teacher", "//t:student")
             else {},
+            frozenset({"steps", "quick", "dataset"}),
             Location("BUILD.models", 3),
             is_test=name.endswith("_test"),
             dependencies=tuple(map(label, needs)),
@@ -157,6 +158,5 @@ def test_output_formats() -> None:
         "    steps = 10,",
         "    quick = True,",
         '    dataset = "//d:data",',
-        '    srcs = ["//d:data.py"],',
         ")",
     ]
