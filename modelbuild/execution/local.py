@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -20,7 +18,8 @@ from modelbuild.errors import ActionFailed, Interrupted
 from modelbuild.execution.collect import BadOutput, OutputCollector, OutputPolicy
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.executor import ExecutionContext, LocalBlobs, PreparedAction
-from modelbuild.execution.materialize import ActionDirectory, remove_tree
+from modelbuild.execution.materialize import ActionDirectory, parent_folders
+from modelbuild.execution.work_area import WorkArea, remove_tree
 from modelbuild.execution.worker_pool import (
     SHELL,
     Warn,
@@ -65,34 +64,19 @@ class LocalExecutor:
         identities: those the keys were made with; a tool that changed since is found out after its run.
         warn: called with what the user should know once, such as that the network cannot be cut off.
         """
-        self._work = os.path.join(cache_dir, "work")
+        self._area = WorkArea(os.path.join(cache_dir, "work"))
         self._blobs = blobs
         self._identities = identities
         self._pool = WorkerPool(warn)
-        self._lock: int | None = None
 
     def open(self) -> None:
         """Claim the work directory, and clear it of what a killed build left. Raises CacheError."""
-        try:
-            os.makedirs(self._work, exist_ok=True)
-            self._lock = os.open(
-                os.path.join(self._work, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
-            )
-            with contextlib.suppress(BlockingIOError):  # Another build is running there.
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for name in os.listdir(self._work):
-                    if name != ".lock":
-                        remove_tree(os.path.join(self._work, name))
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
-        except OSError as error:
-            raise storage_failure(error, self._work) from error
+        self._area.open()
 
     def close(self) -> None:
         """End all children. Actions that run meanwhile raise."""
         self._pool.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._area.close()
 
     def __enter__(self) -> Self:
         self.open()
@@ -118,7 +102,7 @@ class LocalExecutor:
                 return ActionResult(self._tree(prepared), duration_s=time.monotonic() - started)
             return self._run(prepared, ctx)
         except OSError as error:
-            raise storage_failure(error, self._work) from error
+            raise storage_failure(error, self._area.path) from error
 
     def _write(self, prepared: PreparedAction) -> dict[str, OutputDigest]:
         params = prepared.action.params
@@ -127,15 +111,14 @@ class LocalExecutor:
         name = next(iter(prepared.action.outputs))
         if not executable:
             return {name: OutputDigest("file", self._blobs.put_bytes(content))}
-        directory = ActionDirectory(self._work, prepared.key)
-        directory.create()
+        directory = self._area.take(prepared.key, frozenset())
         try:
             path = os.path.join(directory.tmp, "content")
             with open(path, "wb") as stream:
                 stream.write(content)
             return {name: OutputDigest("file", self._blobs.adopt(path, executable=True), executable=True)}
         finally:
-            directory.remove()
+            self._area.give_back(directory)
 
     def _tree(self, prepared: PreparedAction) -> dict[str, OutputDigest]:
         files: dict[str, TreeFile] = {}
@@ -160,10 +143,9 @@ class LocalExecutor:
     def _run(self, prepared: PreparedAction, ctx: ExecutionContext) -> ActionResult:
         action = prepared.action
         sources = [name for name, artifact in action.inputs.items() if artifact.is_source]
-        directory = ActionDirectory(self._work, prepared.key)
-        directory.create()
+        directory = self._area.take(prepared.key, parent_folders(prepared.inputs, action.outputs))
         try:
-            directory.place(prepared.inputs, sources, action.outputs, self._blobs)
+            directory.place(prepared.inputs, sources, self._blobs)
             exit_ = self._spawn(prepared, ctx, directory)
             if exit_.cancelled or (ctx.cancel.is_set() and exit_.status != 0):
                 raise Interrupted(f"`{action.owner}` was interrupted")
@@ -180,7 +162,7 @@ class LocalExecutor:
                 ) from error
             log = self._keep_log(ctx.log_path)
         finally:
-            directory.remove()
+            self._area.give_back(directory)
         if ctx.scratch is not None:
             remove_tree(ctx.scratch)
         return ActionResult(outputs, log, exit_.wall_s, exit_.peak_rss_bytes)
@@ -210,7 +192,7 @@ class LocalExecutor:
         try:
             return self._pool.run(kind, request, ctx.cancel, ctx.on_progress)
         except FileNotFoundError as error:
-            raise storage_failure(error, self._work) from error
+            raise storage_failure(error, self._area.path) from error
         except WorkerDied as error:
             raise ActionFailed(
                 f"`{action.owner}` lost the process that runs it",

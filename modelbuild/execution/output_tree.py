@@ -11,7 +11,7 @@ from modelbuild.artifact import Artifact
 from modelbuild.cache.blob_store import BlobMissing
 from modelbuild.errors import EnvironmentFailure
 from modelbuild.execution.executor import LocalBlobs
-from modelbuild.execution.materialize import remove_tree
+from modelbuild.execution.work_area import remove_tree
 from modelbuild.tree import Tree
 
 OUTPUT_ROOT = "modelbuild-out"

@@ -38,6 +38,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWUSER = 0x10000000
 _PACKET_BYTES = 1 << 18
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_NOT_STARTED = 126
 
 RunTool = Callable[[dict[str, Any], int | None], NoReturn]
 """Runs a Python tool in a forked child: the request, and the descriptor of its progress pipe."""
@@ -124,11 +126,14 @@ class Worker:
         reply = socket.socket(fileno=descriptors[0])
         progress = descriptors[1] if len(descriptors) > 1 else None
         started = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            self._become_action(request, progress)
-        with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)
+        if "argv" in request:
+            pid = self._spawn(request)
+        else:
+            pid = os.fork()
+            if pid == 0:
+                self._become_tool(request, progress)
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)
         if progress is not None:
             os.close(progress)
         child = _Running(pid, reply, request["directory"], started)
@@ -137,14 +142,39 @@ class Worker:
         self._poller.register(reply, select.POLLIN)
         return True
 
-    def _become_action(self, request: dict[str, Any], progress: int | None) -> NoReturn:
+    def _spawn(self, request: dict[str, Any]) -> int:
+        """Start a shell command. posix_spawn copies no page tables: half the cost of fork and exec."""
+        try:
+            os.chdir(request["cwd"])  # Nothing else runs in this process, so that its cwd is free.
+            return os.posix_spawn(
+                request["argv"][0],
+                request["argv"],
+                request["environment"],
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 1, request["log"], _LOG_FLAGS, 0o644),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setpgroup=0,
+                # Python ignores SIGPIPE, and its children would inherit that.
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except OSError as error:
+            # A child that says so, since whoever asked waits for the end of one.
+            pid = os.fork()
+            if pid == 0:
+                with contextlib.suppress(OSError), open(request["log"], "w", encoding="utf-8") as log:
+                    log.write(f"error: the command could not be started: {error}\n")
+                os._exit(_NOT_STARTED)
+            return pid
+
+    def _become_tool(self, request: dict[str, Any], progress: int | None) -> NoReturn:
         """In the child: take the action's directory, environment and log, then run it."""
         try:
             os.setpgid(0, 0)
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+            log = os.open(request["log"], _LOG_FLAGS, 0o644)
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.close(log)
@@ -152,15 +182,10 @@ class Worker:
             for other in self._running.values():
                 other.reply.close()
             os.chdir(request["cwd"])
-            if "argv" in request:
-                # Python ignores SIGPIPE and its children would inherit that.
-                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-                signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-                os.execve(request["argv"][0], request["argv"], request["environment"])  # noqa: S606
             self._run_tool(request, progress)
         except BaseException as error:  # noqa: BLE001 - a forked child must not return into the loop
-            os.write(2, f"error: the action could not be started: {error}\n".encode())
-            os._exit(126)
+            os.write(2, f"error: the tool could not be started: {error}\n".encode())
+            os._exit(_NOT_STARTED)
 
     def _cancel(self, child: _Running) -> None:
         self._poller.unregister(child.reply)
