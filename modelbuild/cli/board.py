@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modelbuild.events import (
     ActionFinished,
@@ -76,10 +76,11 @@ class Board:
         """Take one event in."""
         match event:
             case ActionFinished():
-                self.running.pop(event.action, None)
+                ran = self.running.pop(event.action, None)
                 self.counts[event.result] += 1
                 if event.result == "failed":
-                    self.failures.append(event)
+                    seconds = event.duration_s or (ran.elapsed_s(event.time_s) if ran else 0.0)
+                    self.failures.append(replace(event, duration_s=seconds))
                 if event.result in ("executed", "failed"):
                     before = (self.paths_s.get(number, 0.0) for number in event.dependencies)
                     path = event.duration_s + max(before, default=0.0)

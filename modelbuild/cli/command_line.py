@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from modelbuild.cli.suggestion import closest
 from modelbuild.errors import UsageError
@@ -21,7 +21,7 @@ class CommandLine(argparse.ArgumentParser):
         super().__init__(
             prog=f"modelbuild {command}",
             description=summary,
-            usage=f"modelbuild {command} {usage}" if usage else None,
+            usage=f"modelbuild {command} {usage or '[flags]'}",
             add_help=False,
             allow_abbrev=False,
             formatter_class=_Formatter,
@@ -85,8 +85,14 @@ class _Formatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=100)
 
-    def _format_usage(self, *args: Any, **kwargs: Any) -> str:
-        return super()._format_usage(*args, **kwargs).replace("usage:", "usage:", 1)
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """`-j, --jobs N`, which Python writes differently from version to version."""
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        flags = ", ".join(action.option_strings)
+        if action.nargs == 0:
+            return flags
+        return f"{flags} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
 
 
 def _choices(match: re.Match[str]) -> str:

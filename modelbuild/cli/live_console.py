@@ -74,7 +74,7 @@ class LiveConsole:
 
     def _finish(self, event: ActionFinished) -> list[str]:
         if event.result == "failed":
-            return list(failure_lines(event, self._terminal, self._root))
+            return list(failure_lines(self._board.failures[-1], self._terminal, self._root))
         slow = event.duration_s >= _SLOW_S or self._verbose
         if event.result != "executed" or not slow or self._quiet:
             return []

@@ -65,7 +65,7 @@ class PlainConsole:
     def _finish(self, event: ActionFinished) -> None:
         self._said_at.pop(event.action, None)
         if event.result == "failed":
-            self._say(*failure_lines(event, self._terminal, self._root))
+            self._say(*failure_lines(self._board.failures[-1], self._terminal, self._root))
         elif event.result == "executed" and not self._quiet:
             reason = f" ({event.reason})" if self._verbose and event.reason else ""
             time_text = units.duration(event.duration_s)

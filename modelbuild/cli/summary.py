@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelbuild.cli import units
 from modelbuild.cli.board import Board
-from modelbuild.cli.terminal import Terminal
+from modelbuild.cli.terminal import Terminal, paint_error
 from modelbuild.errors import ExitCode
 from modelbuild.events import ActionFinished, BuildFinished, TargetFinished
 from modelbuild.label import Label, parse_label
@@ -45,8 +45,10 @@ def summary_lines(board: Board, root: Path, terminal: Terminal, *, quiet: bool) 
     built = [target for target in board.targets if target.built]
     if not _is_null(finished) and finished.exit_code != ExitCode.INTERRUPTED:
         yield from _target_lines(built, root, terminal)
+    failed = {failure.label for failure in board.failures}
     for label in finished.skipped:
-        yield f"{terminal.paint('not built', 'yellow')} {label}: something it needs failed"
+        if label not in failed:
+            yield f"{terminal.paint('not built', 'yellow')} {label}: something it needs failed"
     yield _count_line(board, finished, terminal)
 
 
@@ -100,11 +102,12 @@ def _count_line(board: Board, finished: BuildFinished, terminal: Terminal) -> st
 
 def failure_lines(failure: ActionFinished, terminal: Terminal, root: Path) -> Iterator[str]:
     """A failed action: what, the cause, the end of its log and where all of it is."""
-    head = f"{failure.mnemonic} failed for `{failure.label}` after {units.duration(failure.duration_s)}"
-    yield f"{terminal.paint('error:', 'red')} {terminal.paint(head, 'bold')}"
-    for line in failure.error.splitlines():
-        yield line if line.startswith(("hint:", " ")) else f"   = {line.removeprefix('error: ')}"
-    if not failure.log:
+    text = failure.error or f"{failure.mnemonic} failed"
+    first, *rest = text.removeprefix("error: ").split("\n")
+    name = "" if failure.label in first else f"`{failure.label}` ({failure.mnemonic}): "
+    after = f" after {units.duration(failure.duration_s)}" if failure.duration_s else ""
+    yield paint_error(terminal, "\n".join((f"error: {name}{first}{after}", *rest)))
+    if not failure.log or failure.log in text:
         return
     path = root / failure.log
     tail, cut = _tail(path)
