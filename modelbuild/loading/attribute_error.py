@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from modelbuild.errors import LoadError, Location
 from modelbuild.loading.source_file import place_in_call, source_line
-from modelbuild.loading.suggestion import did_you_mean
+from modelbuild.loading.suggestion import closest, did_you_mean
 from modelbuild.rule import Rule, attribute_types
 
 _EXPECTED = {
@@ -45,7 +45,14 @@ def attribute_errors(
         found[attribute] = LoadError(
             message, location=where, notes=notes, hint=hint, source_line=source_line(root, where)
         )
-    return list(found.values())
+    unknown = [name for name in found if name not in rule_class.model_fields]
+    for mistyped in unknown:  # a mistyped attribute explains the missing one
+        for meant in closest(mistyped, [other for other in found if other not in unknown]):
+            if found[meant].location == location:
+                del found[meant]
+    return sorted(
+        found.values(), key=lambda e: (e.location.line, e.location.column) if e.location else (0, 0)
+    )
 
 
 def _explain(

@@ -99,7 +99,9 @@ class PackageDeclaration:
                 self._classes.check(file, symbols)
             except LoadError as error:
                 name = re.escape(file.rpartition(":")[2])
-                where = place_in_call(self._root, Location(self._path, 1), rf"(?<=[\"':/]){name}[\"']")
+                where = place_in_call(
+                    self._root, Location(self._path, 1), rf"(?<=[\"'])[^\"']*{name}(?=[\"'])"
+                )
                 raise self._shown(error.located(where)) from error.__cause__
         calls = sorted(self._evaluated.calls, key=lambda call: call.rule != "package")
         for call in calls:
@@ -186,9 +188,12 @@ class PackageDeclaration:
         name = attributes.get("name")
         if name is None:
             raise LoadError(f"`{rule}` needs attribute `name`")
+        configurable = [key for key, value in attributes.items() if is_configurable(value)]
+        for key in configurable:
+            if key in COMMON_ATTRIBUTES - {"target_compatible_with"}:
+                raise LoadError(f"attribute `{key}` cannot hold a `select`")
         label = self._own_label(name)
         rule_class = self._classes.find(call.rule)
-        configurable = [key for key, value in attributes.items() if is_configurable(value)]
         try:
             instances = [
                 rule_class.model_validate(values, context=self._context)
@@ -197,9 +202,6 @@ class PackageDeclaration:
         except ValidationError as error:
             self._errors += attribute_errors(error, rule, rule_class, str(label), location, self._root)
             return
-        for key in configurable:
-            if key in COMMON_ATTRIBUTES - {"target_compatible_with"}:
-                raise LoadError(f"attribute `{key}` cannot hold a `select`")
         dependencies: dict[Label, None] = {}
         for instance in instances:
             for dependency in found_dependencies(instance):
@@ -234,7 +236,10 @@ class PackageDeclaration:
         text = _string(name, "name")
         if text.startswith(("//", "@")):
             raise LoadError(f"`{text}` is not a target name", hint="a name holds no package")
-        label = parse_label(f":{text.removeprefix(':')}", self._package, self._repository)
+        try:
+            label = parse_label(f":{text.removeprefix(':')}", self._package, self._repository)
+        except LoadError as error:
+            raise LoadError(f"`{text}` is not a target name", notes=error.notes) from None
         self._check_boundary(label)
         return label
 

@@ -8,6 +8,7 @@ attributes of the one before.
 
 from __future__ import annotations
 
+import faulthandler
 import marshal
 import mmap
 import os
@@ -21,9 +22,11 @@ from typing import Any, NoReturn, Self
 
 from modelbuild.errors import LoadError, Location
 from modelbuild.loading.select import Select
+from modelbuild.loading.source_file import place_in_call
 
 _LENGTH = struct.Struct("<Q")
 _NAME_BYTES = 4096
+_SUSPECT = r"\*\s*\d{7,}|\b\d{7,}\s*\*|\brange\(\s*\d{7,}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ class Evaluator:
         _, status = os.waitpid(self._child, 0)
         self._child = 0
         file = bytes(self._current[:]).rstrip(b"\0").decode("utf-8", "replace")
-        location = Location(file) if file else None
+        location = self._suspect(file) if file else None
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number in {signal.SIGXCPU, signal.SIGKILL}:
             return LoadError(
@@ -154,6 +157,12 @@ class Evaluator:
             hint="is there a repetition such as `[0] * 1000000000`?",
         )
 
+    def _suspect(self, file: str) -> Location:
+        """The first line that repeats something very often, in a file that exceeded a limit."""
+        repository, separator, path = file.removeprefix("@").partition("//")
+        root = self._root_of(repository if separator else "")
+        return place_in_call(root, Location(path if separator else file, 0), _SUSPECT, whole_file=True)
+
     def _serve(self, requests: int, answers: int) -> NoReturn:
         """The child's whole life; ends when the parent closes its end."""
         code = 0
@@ -163,6 +172,7 @@ class Evaluator:
             # Both read by Rust's panic handler, which would spend seconds on a backtrace nobody sees.
             os.unsetenv("RUST_BACKTRACE")
             os.unsetenv("RUST_LIB_BACKTRACE")
+            faulthandler.disable()  # its traceback of a child is nobody's concern
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             _limit_memory(self._limits.memory_bytes)
@@ -205,7 +215,7 @@ class Evaluator:
         self._current[:] = name.ljust(_NAME_BYTES, b"\0")
         used = resource.getrusage(resource.RUSAGE_SELF)
         # Natives that never ask whether they are cancelled are ended by the kernel, a little later.
-        allowed = int(used.ru_utime + used.ru_stime + self._limits.cpu_seconds) + 2
+        allowed = int(used.ru_utime + used.ru_stime + self._limits.cpu_seconds) + 1
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         if hard == resource.RLIM_INFINITY or allowed < hard:
             resource.setrlimit(resource.RLIMIT_CPU, (allowed, hard))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from modelbuild.errors import LoadError, Location, ModelbuildError
 from modelbuild.label import Label
 from modelbuild.loading.declaration import PackageDeclaration, combined, crossing_error
-from modelbuild.loading.evaluator import Evaluator, Limits
+from modelbuild.loading.evaluator import EvaluatedPackage, Evaluator, Limits
 from modelbuild.loading.package import Facts, Package, Target, TargetGraph, package_str
 from modelbuild.loading.patterns import TargetPattern, parse_pattern
 from modelbuild.loading.rule_file import RuleClasses, builtin_rules
@@ -117,7 +117,7 @@ class _Loading:
             else:
                 self._packages[key] = None
         errors: list[ModelbuildError] = []
-        for evaluated in self._evaluator.evaluate(wanted):
+        for evaluated in self._evaluated(wanted):
             self._files.update(evaluated.files)
             self._directories.update(evaluated.directories)
             self._messages += evaluated.messages
@@ -130,6 +130,13 @@ class _Loading:
             self._packages[evaluated.repository, evaluated.package] = package
         if errors:
             raise combined(errors)
+
+    def _evaluated(self, keys: Sequence[_Key]) -> Iterator[EvaluatedPackage]:
+        try:
+            yield from self._evaluator.evaluate(keys)
+        except LoadError as error:
+            error.source_line = source_line(self._workspace.root, error.location)
+            raise
 
     def _crosses(self, repository: str, package: str, name: str) -> str | None:
         """The subpackage that a file name reaches into, if there is one."""

@@ -32,7 +32,9 @@ def read_source(path: str, shown: str, what: str = "BUILD file") -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise LoadError(f"`{shown}:{line}` is not UTF-8 (byte 0x{data[error.start]:02x})") from None
+        raise LoadError(
+            f"`{shown}` is not UTF-8: byte 0x{data[error.start]:02x}", location=Location(shown, line)
+        ) from None
 
 
 def str_path(label: Label) -> str:
@@ -54,11 +56,11 @@ def source_line(root: str, location: Location | None) -> str | None:
     return None
 
 
-def place_in_call(root: str, location: Location, pattern: str) -> Location:
+def place_in_call(root: str, location: Location, pattern: str, *, whole_file: bool = False) -> Location:
     """The place of `pattern` (a regular expression) in the call that starts at `location`.
 
-    The call is taken to end before the next line that starts in the first column, apart from `)`. Gives
-    `location` itself when the pattern is not found: the attribute then comes from a macro.
+    The call is taken to end before the next line that starts in the first column, apart from `)`, unless the
+    `whole_file` is asked for. Gives `location` itself when the pattern is not found: the attribute then comes from a macro.
     """
     expression = re.compile(pattern)
     try:
@@ -66,7 +68,11 @@ def place_in_call(root: str, location: Location, pattern: str) -> Location:
             for number, line in enumerate(file, 1):
                 if number < location.line:
                     continue
-                if number > location.line and line[:1] not in {" ", "\t", ")", "]", "\n", "#"}:
+                if (
+                    not whole_file
+                    and number > location.line
+                    and line[:1] not in {" ", "\t", ")", "]", "\n", "#"}
+                ):
                     break
                 match = expression.search(line)
                 if match:

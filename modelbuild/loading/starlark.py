@@ -26,6 +26,8 @@ Loader = Callable[[str, Sequence[str]], "engine.FrozenModule"]
 _PRELUDE = "<modelbuild>"
 _FRAME = re.compile(r"^  \* (.*):(\d+), in (.*)$", re.MULTILINE)
 _SPAN = re.compile(r"^ *--> (.*):(\d+):(\d+)$", re.MULTILINE)
+_MESSAGE = re.compile(r"^error: (.*?)(?=\n *-->|\Z)", re.MULTILINE | re.DOTALL)
+_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 _SUGGESTION = re.compile(r", did you mean (`[^`]*`)\?")
 _LOAD = re.compile(r"\bload\s*\(")
 _MAX_DEPTH = 100
@@ -106,7 +108,7 @@ class Interpreter:
     def _module(self, natives: Mapping[str, Callable[..., Any]]) -> engine.Module:
         module = engine.Module()
         for name, function in natives.items():
-            module.add_callable(name, self._guarded(function))
+            module.add_callable(name, self._guarded(function, name))
         module.add_callable("__record", self._guarded(self._recorded))
         return module
 
@@ -123,14 +125,27 @@ class Interpreter:
         place = f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
         self._write(f"{place}: {text}")
 
-    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Keep a LoadError raised below Starlark, which would turn it into text."""
+    def _guarded(self, function: Callable[..., Any], name: str = "") -> Callable[..., Any]:
+        """Keep a LoadError raised below Starlark, which would turn it into text.
+
+        name: for a native function, whose arguments may not fit.
+        """
 
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
                 return function(*args, **kwargs)
             except LoadError as error:
                 self._failure = error
+                raise
+            except TypeError as error:
+                if not name:
+                    raise
+                unknown = _ARGUMENT.search(str(error))
+                self._failure = LoadError(
+                    f"`{name}` has no argument `{unknown.group(1)}`"
+                    if unknown
+                    else f"the arguments of `{name}` do not fit"
+                )
                 raise
 
         return call
@@ -180,11 +195,8 @@ class Interpreter:
             if failure.location is None:
                 failure.location = location
             return failure
-        message = text
-        _, separator, tail = text.rpartition("error: ")
-        if separator:
-            message = tail
-        message = message.partition("\n -->")[0].strip()
+        found = _MESSAGE.search(text)
+        message = (found.group(1) if found else text).strip()
         hint = None
         suggestion = _SUGGESTION.search(message)
         if suggestion:
@@ -207,7 +219,13 @@ class Interpreter:
             message = message.removeprefix("fail: ")
         else:
             message = _plain(message)
-        notes = tuple(f"called at {file}:{line}, in {name}" for file, line, name in frames[:-1])
+            if message.endswith(" in this dialect") and not path.endswith(".bzl"):
+                message = message.removesuffix(" in this dialect") + " in a BUILD file"
+                hint = "a macro in a .bzl file can do that"
+        notes = tuple(
+            f"called at {file}:{line}" + (f", in `{name}`" if name else "")
+            for file, line, name in frames[:-1]
+        )
         return LoadError(message, location=location, notes=notes, hint=hint)
 
 
@@ -262,7 +280,8 @@ def _plain(message: str) -> str:
         return f"syntax error: {problem}"
     if "serde::serialize" in message:
         kind = re.search(r"on type `(\w+)`", message)
-        return f"a {kind.group(1) if kind else 'value'} cannot be given to a rule"
+        name = kind.group(1) if kind else "value"
+        return f"a {'function' if 'callable' in name else name} cannot be given to a rule"
     message = message.replace(f"{_PRELUDE}.", "")
     first = message.partition("\n")[0]
     return first[:1].lower() + first[1:] if first[1:2].islower() else first
