@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from modelbuild.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from modelbuild.cli.event_files import ResultSink
-    from modelbuild.events import EventSink
+    from modelbuild.events import Event, EventSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,19 @@ def open_console(
 
     Raises UsageError when a file of `options` cannot be written.
     """
-    from modelbuild.cli.event_files import (  # noqa: PLC0415
-        JsonlSink,
-        ProfileSink,
-        ResultSink,
-        TeeSink,
-        open_for_writing,
-    )
-
     sinks: list[EventSink] = []
-    if options.events:
-        sinks.append(JsonlSink(open_for_writing(options.events, "--events")))
-    if options.profile:
-        sinks.append(ProfileSink(open_for_writing(options.profile, "--profile")))
-    result = ResultSink() if options.json else None
-    if result is not None:
-        sinks.append(result)
+    result: ResultSink | None = None
+    if options.events or options.profile or options.json:
+        # A build that shows itself on a console only does not pay for these.
+        from modelbuild.cli.event_files import JsonlSink, ProfileSink, ResultSink, open_for_writing  # noqa: PLC0415
+
+        if options.events:
+            sinks.append(JsonlSink(open_for_writing(options.events, "--events")))
+        if options.profile:
+            sinks.append(ProfileSink(open_for_writing(options.profile, "--profile")))
+        if options.json:
+            result = ResultSink()
+            sinks.append(result)
     if terminal.live:
         from modelbuild.cli.live_console import LiveConsole as Console  # noqa: PLC0415
     else:
@@ -57,6 +54,18 @@ def open_console(
     console = Console(terminal, root, quiet=options.quiet, verbose=options.verbose)
     sinks.append(console)
     try:
-        yield TeeSink(sinks), result
+        yield tee(sinks), result
     finally:
         console.close()
+
+
+def tee(sinks: Sequence[EventSink]) -> EventSink:
+    """A sink that hands every event to all of `sinks`, in order."""
+    if len(sinks) == 1:
+        return sinks[0]
+
+    def hand_on(event: Event) -> None:
+        for sink in sinks:
+            sink(event)
+
+    return hand_on

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any, TextIO
 
 from modelbuild.cli.board import Board
@@ -14,24 +13,11 @@ from modelbuild.events import (
     ActionStarted,
     BuildFinished,
     Event,
-    EventSink,
     to_json,
 )
 
 RESULT_SCHEMA = 1
 _MICROSECONDS = 1e6
-
-
-class TeeSink:
-    """Hands every event to several sinks."""
-
-    def __init__(self, sinks: Sequence[EventSink]) -> None:
-        self._sinks = tuple(sinks)
-
-    def __call__(self, event: Event) -> None:
-        """Take one event."""
-        for sink in self._sinks:
-            sink(event)
 
 
 def open_for_writing(path: str, flag: str) -> TextIO:

@@ -12,6 +12,7 @@ from modelbuild.cli.summary import failure_lines, summary_lines
 from modelbuild.cli.terminal import Terminal, paint_error
 from modelbuild.events import ActionFinished, BuildFinished, Event, Message
 
+TICK_S = 0.5
 _START_SHOWN_AFTER_S = 1.0
 _PROGRESS_EVERY_S = 10.0
 
@@ -76,7 +77,7 @@ class PlainConsole:
         return f"[{self._board.done:>{len(total)}}/{total}]"
 
     def _tick(self) -> None:
-        while not self._stopped.wait(0.5):
+        while not self._stopped.wait(TICK_S):
             with self._lock:
                 now = time.monotonic() - self._offset_s
                 for number, action in self._board.running.items():

@@ -39,7 +39,7 @@ def decode(row: dict[str, Any]) -> Event:
     kind = classes[row["event"]]
     fields = {f.name for f in dataclasses.fields(kind)}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in fields}
-    return kind(**values)
+    return kind(**values)  # type: ignore[arg-type]
 
 
 def made_up(*, fail: bool = False, log: str = "") -> list[Event]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from modelbuild.cli.event_files import JsonlSink, ProfileSink, ResultSink, TeeSink, open_for_writing
+from modelbuild.cli.console import tee
+from modelbuild.cli.event_files import JsonlSink, ProfileSink, ResultSink, open_for_writing
 from modelbuild.errors import UsageError
 
 
@@ -20,7 +21,7 @@ def profile_of(replay: Any, path: Path, *, fail: bool) -> dict[str, Any]:
 
 def test_jsonl_holds_every_event_and_decodes_again(replay: Any, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    sink = TeeSink([JsonlSink(open_for_writing(str(path), "--events"))])
+    sink = tee([JsonlSink(open_for_writing(str(path), "--events")), ResultSink()])
     for event in replay.made_up():
         sink(event)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
