@@ -28,7 +28,7 @@ def write_new(path: str, data: bytes, mode: int) -> None:
         finally:
             os.close(fd)
     except BaseException:
-        remove(path)
+        discard(path)
         raise
 
 
@@ -52,8 +52,14 @@ def replace_file(target: str, data: bytes, *, temporary_dir: str, mode: int = 0o
     try:
         rename_into(temporary, target)
     except BaseException:
-        remove(temporary)
+        discard(temporary)
         raise
+
+
+def discard(path: str) -> None:
+    """Removes a file if it can, while another error is on its way to the user."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def remove(path: str) -> None:

@@ -13,6 +13,17 @@ from urllib.parse import quote
 _BUSY_S = 2.0
 
 
+def is_storable(text: str) -> bool:
+    """Whether sqlite takes `text`: not so the names of files that are no UTF-8."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Database:
     """A sqlite file opened on first use, from any thread.
 
@@ -30,11 +41,12 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._read_only = False
+        self._renewals = 0
 
     def read(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query; none when the file cannot be read."""
         with self._lock:
-            for _ in range(2):
+            for _ in range(3):
                 try:
                     return self._open().execute(statement, parameters).fetchall()
                 except sqlite3.Error as error:
@@ -45,7 +57,7 @@ class Database:
     def write(self, change: Callable[[sqlite3.Connection], None]) -> bool:
         """Runs `change` in one transaction. False when it was dropped."""
         with self._lock:
-            for _ in range(2):
+            for _ in range(3):
                 try:
                     connection = self._open()
                     if self._read_only:
@@ -124,24 +136,37 @@ class Database:
         connection.executescript(self._schema)
         return connection
 
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
     def _recover(self, error: sqlite3.Error) -> bool:
         """Whether trying again makes sense: True after a damaged file was replaced."""
         if isinstance(error, sqlite3.OperationalError):
             code = getattr(error, "sqlite_errorcode", None)
             primary = None if code is None else code & 0xFF
             if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                self.notes.append(f"`{self.path}` was busy; some facts were not remembered")
+                self._note(f"`{self.path}` was busy; some facts were not remembered")
                 return False
             if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-                self.notes.append(f"`{self.path}` cannot be written ({error}); facts are not remembered")
+                self._note(f"`{self.path}` cannot be written ({error}); facts are not remembered")
+                if self._connection is None and self.path is not None:
+                    self.path = None
+                    return True
                 return False
         elif not isinstance(error, sqlite3.DatabaseError) or isinstance(error, sqlite3.ProgrammingError):
             raise error
         self.close()
-        if self.path is None or self._read_only:
+        if self.path is None:
             return False
-        self.notes.append(f"`{self.path}` was damaged ({error}) and has been made anew")
+        self._renewals += 1
+        if self._read_only or self._renewals > 1:
+            self._note(f"`{self.path}` cannot be used ({error}); facts are not remembered")
+            self.path = None
+            return True
+        self._note(f"`{self.path}` was damaged ({error}) and has been made anew")
         for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
+            # What cannot be deleted cannot be opened either, and then memory takes its place.
+            with contextlib.suppress(OSError):
                 os.unlink(self.path + suffix)
         return True

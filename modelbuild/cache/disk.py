@@ -12,11 +12,11 @@ from typing import BinaryIO
 
 from xxhash import xxh3_128_digest
 
-from modelbuild.cache.atomic_file import remove, rename_into, temporary_name, write_new
+from modelbuild.cache import hashing
+from modelbuild.cache.atomic_file import discard, remove, rename_into, temporary_name, write_new
 from modelbuild.cache.blob_store import BlobMismatch, BlobMissing
 from modelbuild.cache.fact_index import Fact, FactIndex, signature
 from modelbuild.cache.file_system import sync_file_system
-from modelbuild.cache.hashing import CHUNK, observe, unchanged_content
 from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.digest import Digest, digest_bytes
 from modelbuild.errors import ActionFailed
@@ -110,7 +110,7 @@ class DiskBlobStore:
                 write_new(temporary, data, PLAIN_MODE)
             self._move_in(temporary, digest.sha256, digest, xxh3_128_digest(data, self._facts.seed))
         except OSError as error:
-            remove(temporary)
+            discard(temporary)
             raise storage_failure(error, self.cas) from error
         return digest
 
@@ -136,7 +136,7 @@ class DiskBlobStore:
                 digest = self._copy_in(path, executable=executable)
                 os.unlink(path)
                 return digest
-            fact = observe(fd, self._facts.seed)
+            fact = hashing.observe(fd, self._facts.seed)
             digest = fact.digest
             name = digest.sha256 + EXECUTABLE_SUFFIX if executable else digest.sha256
             target = f"{self.cas}/{name[:2]}/{name}"
@@ -210,9 +210,9 @@ class DiskBlobStore:
                 self._protect(fd, stat, name)
                 fact = None
                 if known is not None and known.digest == digest:
-                    fact = unchanged_content(fd, known, self._facts.seed)
+                    fact = hashing.unchanged_content(fd, known, self._facts.seed)
                 if fact is None:
-                    fact = observe(fd, self._facts.seed)
+                    fact = hashing.observe(fd, self._facts.seed)
                 if fact.digest == digest and fact.checked_ns:
                     self._facts.put(name, fact)
                     return True
@@ -252,7 +252,7 @@ class DiskBlobStore:
             _copy(reader, temporary, EXECUTABLE_MODE if executable else PLAIN_MODE)
             fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                fact = observe(fd, self._facts.seed)
+                fact = hashing.observe(fd, self._facts.seed)
             finally:
                 os.close(fd)
             if expected is not None and fact.digest != expected:
@@ -263,10 +263,10 @@ class DiskBlobStore:
             else:
                 self._move_in(temporary, name, fact.digest, fact.xxh3)
         except OSError as error:
-            remove(temporary)
+            discard(temporary)
             raise storage_failure(error, self.cas) from error
         except BaseException:
-            remove(temporary)
+            discard(temporary)
             raise
         finally:
             os.close(reader)
@@ -292,7 +292,7 @@ def _copy(reader: int, target: str, mode: int) -> None:
             os.lseek(reader, 0, os.SEEK_SET)
             os.lseek(writer, 0, os.SEEK_SET)
             os.ftruncate(writer, 0)
-            while data := os.read(reader, CHUNK):
+            while data := os.read(reader, hashing.CHUNK):
                 view = memoryview(data)
                 while view:
                     view = view[os.write(writer, view) :]

@@ -131,6 +131,14 @@ def _files(before: str, after: str, load_tree: TreeLoader | None) -> str:
 
 def _tool_changes(old: Any, new: Any) -> Iterator[str]:
     for part, before, after in _differences(old, new):
+        if isinstance(before, str) and isinstance(after, str):
+            shown = (
+                _digests(before, after)
+                if _is_sha256(before) and _is_sha256(after)
+                else f"{before} -> {after}"
+            )
+            yield f"{part} {shown}"
+            continue
         if not isinstance(before, Mapping) or not isinstance(after, Mapping):
             yield _changed_value(part, before, after)
             continue

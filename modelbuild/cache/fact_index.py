@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from xxhash import xxh3_64_intdigest
 
-from modelbuild.cache.database import Database
+from modelbuild.cache.database import Database, is_storable
 from modelbuild.digest import Digest
 
 Signature = tuple[int, int, int, int, int]
@@ -130,7 +130,7 @@ class FactIndex:
             if not self._pending:
                 return
             pending, self._pending = self._pending, {}
-            self._write(pending)
+            self._write({key: fact for key, fact in pending.items() if is_storable(key)})
 
     def unsynced(self) -> dict[str, Fact]:
         """The facts that `sync_done` may mark once the file system has written them."""
@@ -154,7 +154,7 @@ class FactIndex:
     def _look_up(self, key: str) -> Fact | bytes | None:
         sources = key.startswith("/")
         with self._lock:
-            if not self._loaded[sources]:
+            if not self._loaded[sources] and is_storable(key):
                 self._lookups[sources] += 1
                 if self._lookups[sources] > _LOOKUPS_BEFORE_LOADING:
                     self.load(sources=sources)

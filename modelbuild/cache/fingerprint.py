@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from modelbuild.cache import hashing
 from modelbuild.cache.fact_index import Fact, FactIndex, signature
-from modelbuild.cache.hashing import observe, unchanged_content
 from modelbuild.digest import Digest
 
 _RACY_NS = 100_000_000
@@ -48,9 +48,9 @@ class FingerprintIndex:
     def _read(self, path: str, known: Fact | None) -> Fact:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            fact = unchanged_content(fd, known, self._facts.seed) if known is not None else None
+            fact = hashing.unchanged_content(fd, known, self._facts.seed) if known is not None else None
             if fact is None:
-                fact = observe(fd, self._facts.seed)
+                fact = hashing.observe(fd, self._facts.seed)
         finally:
             os.close(fd)
         self._facts.put(path, fact)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from modelbuild.actions.result import ActionResult
-from modelbuild.cache.database import Database
+from modelbuild.cache.database import Database, is_storable
 from modelbuild.events import Outcome
 
 KEPT_RUNS = 20
@@ -22,12 +22,14 @@ _SHARED_PARTS = ("tool", "platform")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY, output TEXT NOT NULL, label TEXT NOT NULL, outcome TEXT NOT NULL,
-    time_s REAL NOT NULL, duration_s REAL NOT NULL, peak_rss_bytes INTEGER NOT NULL, run TEXT NOT NULL, result TEXT);
+    time_s REAL NOT NULL, duration_s REAL NOT NULL, peak_rss_bytes INTEGER NOT NULL,
+    run TEXT NOT NULL, result TEXT);
 CREATE INDEX IF NOT EXISTS runs_output ON runs (output);
 CREATE INDEX IF NOT EXISTS runs_label ON runs (label);
 CREATE TABLE IF NOT EXISTS parts (digest TEXT PRIMARY KEY, part TEXT NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS = "output, label, outcome, time_s, duration_s, peak_rss_bytes, run, result"
+_INSERT = f"INSERT INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Trace:
 
     def record(self, row: TraceRow) -> None:
         """Remembers a run; it is on disk after the next `flush`."""
+        if not is_storable(row.output_path + row.label):
+            return
         with self._lock:
             self._pending.append(row)
             self._pending_last[row.output_path] = row
@@ -135,7 +139,7 @@ class Trace:
 
             def change(connection: Any) -> None:
                 connection.executemany("INSERT OR IGNORE INTO parts VALUES (?, ?)", parts.items())
-                connection.executemany(f"INSERT INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", encoded)  # noqa: S608
+                connection.executemany(_INSERT, encoded)
                 last_id = connection.execute("SELECT max(id) FROM runs").fetchone()[0]
                 self._trim(connection, rows, last_id)
 
@@ -220,7 +224,7 @@ class Trace:
             return None
 
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 def _compact(value: Any) -> str:
