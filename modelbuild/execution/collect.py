@@ -52,6 +52,8 @@ class OutputCollector:
         self._root = os.path.realpath(directory.root)
         self._inputs = {os.path.realpath(each.path): each for each in directory.placed}
         self._adopted: dict[str, tuple[Digest, bool]] = {}
+        self._linked: set[str] = set()
+        """Paths that lead through a symlink: the file may be an output under another name, too."""
 
     def collect(self, outputs: Mapping[str, Artifact]) -> dict[str, OutputDigest]:
         """The digests of `outputs`, whose blobs are then stored. Raises BadOutput."""
@@ -66,7 +68,9 @@ class OutputCollector:
             if problems:
                 raise BadOutput(problems)
         # Links last: by then the files they lead to have been adopted, and their digests are known.
-        found = sorted({path for paths in files.values() for path in paths.values()}, key=os.path.islink)
+        found = sorted(
+            {path for paths in files.values() for path in paths.values()}, key=self._linked.__contains__
+        )
         digests = {path: self._store(path) for path in found}
         return {name: self._output(artifact, files[name], digests) for name, artifact in outputs.items()}
 
@@ -120,27 +124,38 @@ class OutputCollector:
         if artifact.kind != "tree":
             return {"": self._check(path, name)}
         files: dict[str, str] = {}
-        self._walk_tree(path, name, "", files, ())
+        self._walk_tree(path, name, "", files, (), linked=False)
         return files
 
     def _walk_tree(
-        self, path: str, name: str, inside: str, files: dict[str, str], above: tuple[str, ...]
+        self,
+        path: str,
+        name: str,
+        inside: str,
+        files: dict[str, str],
+        above: tuple[str, ...],
+        *,
+        linked: bool,
     ) -> None:
         real = os.path.realpath(path)
         if real in above:
             raise BadOutput([f"output `{name}` holds a symlink to a directory above it, `{inside}`"])
         if os.path.islink(path):
+            linked = True
             self._check_inside(real, path, f"{name}/{inside}" if inside else name)
         for entry in sorted(os.listdir(path)):
             below = f"{inside}/{entry}" if inside else entry
             full = f"{path}/{entry}"
             if os.path.isdir(full):
-                self._walk_tree(full, name, below, files, (*above, real))
+                self._walk_tree(full, name, below, files, (*above, real), linked=linked)
             else:
                 files[below] = self._check(full, f"{name}/{below}")
+                if linked:
+                    self._linked.add(full)
 
     def _check(self, path: str, name: str) -> str:
         if os.path.islink(path):
+            self._linked.add(path)
             real = os.path.realpath(path)
             if not os.path.exists(real):
                 raise BadOutput([f"output `{name}` is a dangling symlink to `{os.readlink(path)}`"])
@@ -157,8 +172,7 @@ class OutputCollector:
         )
 
     def _store(self, path: str) -> tuple[Digest, bool]:
-        status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode):
+        if path in self._linked:
             real = os.path.realpath(path)
             if real in self._adopted:
                 return self._adopted[real]
@@ -166,6 +180,7 @@ class OutputCollector:
             if source is not None and not source.is_source:
                 return source.digest, source.executable
             return self._copy(real)
+        status = os.lstat(path)
         executable = self._policy.executable or bool(status.st_mode & stat.S_IXUSR)
         if status.st_nlink > 1:
             # Another name of the same file may lie outside, where its owner goes on writing to it.

@@ -194,6 +194,8 @@ class LocalExecutor:
         except FileNotFoundError as error:
             raise storage_failure(error, self._area.path) from error
         except WorkerDied as error:
+            if ctx.cancel.is_set():
+                raise Interrupted(f"`{action.owner}` was interrupted") from error
             raise ActionFailed(
                 f"`{action.owner}` lost the process that runs it",
                 notes=(*str(error).splitlines()[-_LOG_LINES:], *_log_notes(ctx.log_path)),

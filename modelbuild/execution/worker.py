@@ -190,6 +190,8 @@ class Worker:
     def _cancel(self, child: _Running) -> None:
         self._poller.unregister(child.reply)
         del self._by_reply[child.reply.fileno()]
+        with contextlib.suppress(OSError):  # Closing a socket with an unread packet would lose the answer.
+            child.reply.recv(1 << 10)
         _signal_group(child.pid, signal.SIGTERM)
         child.kill_at = time.monotonic() + GRACE_S
 
