@@ -75,7 +75,7 @@ class ImageClassification:
                 hint=f"its keys are {', '.join(f'`{key}`' for key in sorted(known))}",
             )
         config = AutoConfig.for_model(model_type, **keys)
-        model: torch.nn.Module = AutoModelForImageClassification.from_config(config)
+        model: torch.nn.Module = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
         return model
 
     def load(self, model: Path) -> torch.nn.Module:

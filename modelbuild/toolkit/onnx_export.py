@@ -73,7 +73,10 @@ def export(
     ToolError when a weight has no place or the exporter fails.
     """
     _replace_linears(model, packed)
-    dimensions = {name: {axis: torch.export.Dim(size) for axis, size in dynamic.get(name, {}).items()} for name in inputs}
+    dimensions = {
+        name: {axis: torch.export.Dim(size) for axis, size in dynamic.get(name, {}).items()}
+        for name in inputs
+    }
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

@@ -20,7 +20,5 @@ def list_modules(root: str) -> list[str]:
         )
         inside = os.path.relpath(folder, root)
         prefix = "" if inside == "." else inside.replace(os.sep, "/") + "/"
-        found += [
-            prefix + name for name in files if name.endswith(".py") and not name.startswith(_GENERATED)
-        ]
+        found += [prefix + name for name in files if name.endswith(".py") and not name.startswith(_GENERATED)]
     return sorted(found)
