@@ -9,6 +9,7 @@ attributes of the one before.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import marshal
 import mmap
 import os
@@ -172,6 +173,7 @@ class Evaluator:
             # Both read by Rust's panic handler, which would spend seconds on a backtrace nobody sees.
             os.unsetenv("RUST_BACKTRACE")
             os.unsetenv("RUST_LIB_BACKTRACE")
+            gc.disable()  # nothing here is collected before the process ends
             faulthandler.disable()  # its traceback of a child is nobody's concern
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -232,11 +234,11 @@ def _limit_memory(allowed: int) -> None:
 
 
 def _dumps(answer: Any) -> bytes:
-    """Marshal with every Select as a tuple; Starlark's own values hold none, they cross as lists."""
+    """Marshal, every Select as a tuple, and whether there is one; Starlark's own tuples cross as lists."""
     try:
-        return marshal.dumps(answer)
+        return marshal.dumps((False, answer))
     except ValueError:  # an object that marshal does not know: a Select
-        return marshal.dumps(_encode(answer))
+        return marshal.dumps((True, _encode(answer)))
 
 
 def _encode(value: Any) -> Any:
@@ -265,18 +267,19 @@ def _decode_value(value: Any) -> Any:
     return value
 
 
-def _decode(repository: str, package: str, answer: Any) -> EvaluatedPackage:
+def _decode(repository: str, package: str, message: tuple[bool, Any]) -> EvaluatedPackage:
+    has_selects, answer = message
     if answer[0] is not None:
-        message, place, notes, hint = answer[0]
+        text, place, notes, hint = answer[0]
         location = Location(*place) if place else None
-        error = LoadError(message, location=location, notes=tuple(notes), hint=hint)
+        error = LoadError(text, location=location, notes=tuple(notes), hint=hint)
         return EvaluatedPackage(repository, package, error=error)
     _, calls, messages, files, directories, rule_files = answer
     return EvaluatedPackage(
         repository,
         package,
         tuple(
-            RecordedCall(rule, positional, _decode_value(attributes), frames)
+            RecordedCall(rule, positional, _decode_value(attributes) if has_selects else attributes, frames)
             for rule, positional, attributes, frames in calls
         ),
         tuple(messages),

@@ -60,7 +60,7 @@ def place_in_call(root: str, location: Location, pattern: str, *, whole_file: bo
     """The place of `pattern` (a regular expression) in the call that starts at `location`.
 
     The call is taken to end before the next line that starts in the first column, apart from `)`, unless the
-    `whole_file` is asked for. Gives `location` itself when the pattern is not found: the attribute then comes from a macro.
+    `whole_file` is asked for. Gives `location` itself when the pattern is not found: it is in a macro then.
     """
     expression = re.compile(pattern)
     try:
