@@ -130,7 +130,10 @@ def rule_lines(rule: RuleDescription, terminal: Terminal) -> list[str]:
     lines = [terminal.paint(rule.name, "bold", terminal.out), *_wrap(rule.summary, "  ")]
     if rule.text:
         for paragraph in rule.text.split("\n\n"):
-            lines += ["", *_wrap(" ".join(paragraph.split()), "  ")]
+            lines.append("")
+            for item in paragraph.split("\n- "):
+                bullet = "- " if item is not paragraph and not item.startswith("- ") else ""
+                lines += _wrap(bullet + " ".join(item.split()), "  ")
     lines += ["", "attributes:"]
     for attribute in rule.attributes:
         lines += _attribute_lines(attribute, terminal)
@@ -150,6 +153,8 @@ def _attribute_lines(attribute: AttributeDescription, terminal: Terminal) -> lis
     name = terminal.paint(attribute.name, "bold", terminal.out)
     required = attribute.default is None
     default = "required" if required else f"default {attribute.default}"
+    if attribute.default == "None":
+        default = "optional"
     return [f"  {name}: {attribute.type}; {default}", *_wrap(attribute.text, "      ")]
 
 

@@ -25,7 +25,7 @@ def pages() -> dict[str, str]:
     return {
         "rules.md": _rules_page(rules),
         "commands.md": _commands_page(),
-        **{f"rules/{rule.name}.md": _rule_page(rule) for rule in rules},
+        **{f"rules/{rule.name}.md": rule_page(rule) for rule in rules},
     }
 
 
@@ -70,7 +70,8 @@ def _rules_page(rules: Sequence[RuleDescription]) -> str:
     )
 
 
-def _rule_page(rule: RuleDescription) -> str:
+def rule_page(rule: RuleDescription) -> str:
+    """The page of one rule, as Markdown."""
     lines = [_GENERATED, f"# {rule.name}", "", rule.summary]
     if rule.text:
         lines += ["", rule.text]
