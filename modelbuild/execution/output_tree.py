@@ -73,24 +73,28 @@ class OutputTree:
         """Show the artifact: a file as a symlink, a tree as a directory of them. Raises BlobMissing."""
         place = os.path.join(self.root, artifact.path)
         try:
-            self._parents(os.path.dirname(place))
-            temporary = os.path.join(self.root, f".new-{uuid.uuid4().hex}")
-            if tree is None:
-                self._show_file(place, temporary, output)
-            else:
-                self._show_tree(place, temporary, tree)
+            try:
+                self._show(place, output, tree)
+            except FileNotFoundError:  # Someone deleted a folder since this build made it.
+                self._known_folders.clear()
+                self.prepare()
+                self._show(place, output, tree)
         except OSError as error:
             raise _cannot_write(place, error) from error
+
+    def _show(self, place: str, output: OutputDigest, tree: Tree | None) -> None:
+        self._parents(os.path.dirname(place))
+        temporary = os.path.join(self.root, f".new-{uuid.uuid4().hex}")
+        if tree is None:
+            self._show_file(place, temporary, output)
+        else:
+            self._show_tree(place, temporary, tree)
 
     def _show_file(self, place: str, temporary: str, output: OutputDigest) -> None:
         path = self._blobs.path(output.digest, executable=output.executable)
         if path is None:
             raise BlobMissing(output.digest, f"it is output `{place}`")
         try:
-            os.symlink(path, place)
-        except FileNotFoundError:  # Someone deleted a folder since this build made it.
-            self._known_folders.clear()
-            self._parents(os.path.dirname(place))
             os.symlink(path, place)
         except FileExistsError:
             if _link(place) == path:

@@ -67,9 +67,7 @@ class Bench:
             tool,
             params,
             {
-                each.name: Artifact(
-                    each.name, "source" if "/workspace/" in (each.path or "") else "file"
-                )
+                each.name: Artifact(each.name, "source" if "/workspace/" in (each.path or "") else "file")
                 for each in inputs
             },
             {name: Artifact(name, "tree" if kind == "tree" else "file") for name, kind in kinds.items()},
