@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -92,6 +93,10 @@ class Database:
                 self._connection.close()
                 self._connection = None
 
+    def __del__(self) -> None:
+        if getattr(self, "_connection", None) is not None:
+            self.close()
+
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = self._connect()
@@ -131,7 +136,7 @@ class Database:
 
     def _prepared(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         # synchronous=OFF: a power cut may damage the file, and then it is made anew.
-        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous=OFF")
         connection.executescript(self._schema)
         return connection
@@ -170,3 +175,17 @@ class Database:
             with contextlib.suppress(OSError):
                 os.unlink(self.path + suffix)
         return True
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Two processes that make a file at once meet here, and sqlite does not wait on its own."""
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

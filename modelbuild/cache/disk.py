@@ -136,7 +136,10 @@ class DiskBlobStore:
                 digest = self._copy_in(path, executable=executable)
                 os.unlink(path)
                 return digest
-            fact = hashing.observe(fd, self._facts.seed)
+            try:
+                fact = hashing.observe(fd, self._facts.seed)
+            except OSError as error:
+                raise storage_failure(error, path) from error
             digest = fact.digest
             name = digest.sha256 + EXECUTABLE_SUFFIX if executable else digest.sha256
             target = f"{self.cas}/{name[:2]}/{name}"
@@ -172,9 +175,13 @@ class DiskBlobStore:
         Blobs adopted later than the last call are hashed once more if the machine reboots.
         """
         facts = self._facts.unsynced()
-        if facts:
+        if all(key.startswith("/") for key in facts):
+            return  # Nothing but digests of sources: they are nobody's only copy.
+        try:
             sync_file_system(self.root)
-            self._facts.sync_done(facts)
+        except OSError as error:
+            raise storage_failure(error, self.root) from error
+        self._facts.sync_done(facts)
 
     def load_facts(self) -> None:
         """Reads all recorded facts at once; worth it before thousands of lookups."""
@@ -219,6 +226,10 @@ class DiskBlobStore:
                 if fact.digest.sha256 == digest.sha256:
                     # The blob is fine; it is the size in `digest` that is not.
                     return False
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise storage_failure(error, path) from error
+            # A disk that cannot read the blob any more: it is lost, like one that is altered.
         finally:
             os.close(fd)
         with contextlib.suppress(FileNotFoundError):

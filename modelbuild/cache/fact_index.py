@@ -100,7 +100,7 @@ class FactIndex:
 
     def put(self, key: str, fact: Fact) -> None:
         """Remembers `fact`, and says that it may not survive a power cut until `sync_done`."""
-        fact = replace(fact, boot=self._boot)
+        fact = Fact(fact.signature, fact.checked_ns, fact.digest, fact.xxh3, self._boot)
         with self._lock:
             self._facts[key] = fact
             self._pending[key] = fact

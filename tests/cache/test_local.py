@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -149,3 +151,23 @@ def test_a_full_disk_without_a_cache_is_a_cache_error(small_disk: Path) -> None:
     (small_disk / "lost+found").write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096))
     with pytest.raises(CacheError, match="no space"):
         LocalCache(small_disk)
+
+
+_OPEN_AND_STORE = """
+import sys
+from modelbuild.cache.local import LocalCache
+with LocalCache.open(sys.argv[1]) as cache:
+    for number in range(20):
+        cache.blobs.put_bytes(b"%d" % number)
+        cache.flush()
+    assert cache.notes == [], cache.notes
+"""
+
+
+def test_processes_may_make_one_cache_at_once(tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    processes = [subprocess.Popen([sys.executable, "-c", _OPEN_AND_STORE, str(root)]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    with LocalCache.open(root) as cache:
+        assert cache.blobs.missing(digest_bytes(b"%d" % number) for number in range(20)) == set()
+        assert cache.notes == []
