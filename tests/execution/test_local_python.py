@@ -19,7 +19,14 @@ FILE = {"out/result": "file"}
 TREE = {"out/model": "tree"}
 
 
-def run(bench, body, inputs=(), outputs=FILE, preload=(), **params):
+def run(
+    bench: Any,
+    body: str,
+    inputs: Any = (),
+    outputs: Any = FILE,
+    preload: tuple[str, ...] = (),
+    **params: Any,
+) -> Any:
     return bench.run(bench.prepare(bench.tool(body, preload=preload), inputs, outputs, **params))
 
 
@@ -223,3 +230,10 @@ def test_a_worker_that_died_is_replaced(bench: Any) -> None:
         assert int(bench.text(again.outputs["out/result"])) != worker
         return
     pytest.fail("no new worker")
+
+
+@pytest.mark.parametrize("preload", [(), ("numpy",)])
+def test_unseeded_libraries_repeat_whether_preloaded_or_not(bench: Any, preload: tuple[str, ...]) -> None:
+    body = "import numpy\nrequest.outputs['result'].write_text(str(numpy.random.rand()))"
+    result = run(bench, body, preload=preload)
+    assert bench.text(result.outputs["out/result"]) == "0.5488135039273248"

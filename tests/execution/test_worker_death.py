@@ -28,7 +28,7 @@ root = Path(sys.argv[1])
 executor = LocalExecutor(str(root / "cache"), DiskBlobStore(str(root / "cache")))
 executor.open()
 
-def run(number: signal.Signals, tool: Any, params: Any, out: Any) -> Any:
+def run(number, tool, params, out):
     action = Action(tool, params, {}, {out: Artifact("out", "file")})
     executor.execute(PreparedAction(action, f"{number:064x}", ()), ExecutionContext(str(root / f"{number}.log")))
 
@@ -45,7 +45,7 @@ with ThreadPoolExecutor(8) as pool:
 
 TOOL = """
 import os, time
-def main(request: Any) -> Any:
+def main(request):
     with open(request.params["pids"], "a") as pids:
         pids.write(f"{os.getpid()}\\n{os.getppid()}\\n")
     time.sleep(300)
