@@ -41,7 +41,9 @@ class PackedLinear(torch.nn.Module):
         zeros = None if weight.zeros is None else weight.zeros[:, 0] if squeeze else weight.zeros
         self.register_buffer("zero", None if zeros is None else torch.from_numpy(zeros.copy()))
         self.bias = bias
-        self._attributes = {"axis": 0} if squeeze else {"axis": 1, "block_size": weight.group_size}
+        self._attributes: dict[str, Any] = (
+            {"axis": 0} if squeeze else {"axis": 1, "block_size": weight.group_size}
+        )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """inputs: (..., columns)."""
@@ -51,7 +53,7 @@ class PackedLinear(torch.nn.Module):
             stored,  # type: ignore[arg-type] # buffers are tensors
             self._attributes,
             dtype=torch.float32,
-            shape=self.codes.shape,  # type: ignore[union-attr, arg-type]
+            shape=self.codes.shape,  # type: ignore[arg-type]
         )
         return torch.nn.functional.linear(inputs, weight, self.bias)
 

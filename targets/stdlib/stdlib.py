@@ -28,23 +28,25 @@ def generate(args: dict[str, Any], seed: int, sources: list[Path]) -> Iterator[t
     root = sources[0]
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
     names.sort(key=lambda name: _fraction(name, seed))
-    left = {split: int(args[f"{split}_bytes"]) for split in ("eval", "calibration", "train")}
     seen: set[str] = set()
-    for split in left:  # eval first: what it holds is what the others must not
-        for name in names:
-            if _split(name, seed) != split:
+    for split in ("eval", "calibration", "train"):  # eval first: what it holds, the others must not
+        left = int(args[f"{split}_bytes"])
+        mine = [name for name in names if _split(name, seed) == split]
+        for name, text in _texts(root, mine, int(args["row_bytes"])):
+            normal = _normal(text)
+            if not normal or normal in seen:
                 continue
-            for text in _pieces(_read(root / name), int(args["row_bytes"])):
-                normal = _normal(text)
-                if not normal or normal in seen:
-                    continue
-                seen.add(normal)
-                left[split] -= len(text.encode())
-                if left[split] < 0:
-                    break
-                yield split, {"text": text, "file": name, "slice": "all"}
-            if left[split] < 0:
+            left -= len(text.encode())
+            if left < 0:
                 break
+            seen.add(normal)
+            yield split, {"text": text, "file": name, "slice": "all"}
+
+
+def _texts(root: Path, names: list[str], size: int) -> Iterator[tuple[str, str]]:
+    for name in names:
+        for text in _pieces(_read(root / name), size):
+            yield name, text
 
 
 def _fraction(name: str, seed: int) -> float:

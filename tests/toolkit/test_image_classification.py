@@ -1,7 +1,10 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
 from modelbuild.toolkit.image_classification import (
     ImageClassification,
     dequantized_tensors,
@@ -25,21 +28,21 @@ TASK = ImageClassification()
 
 
 @pytest.fixture
-def model():
+def model() -> Any:
     torch.manual_seed(0)
     return TASK.create(TINY, None).eval()
 
 
-def write_rows(path, *rows):
+def write_rows(path: Path, *rows: Any) -> Any:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def image(value, side=4):
+def image(value: Any, side: Any = 4) -> Any:
     return [[value] * side for _ in range(side)]
 
 
-def test_reads_images_with_one_channel_or_several(tmp_path):
+def test_reads_images_with_one_channel_or_several(tmp_path: Path) -> None:
     grey = read_images(write_rows(tmp_path / "a.jsonl", {"pixels": image(0.5), "label": 2}))
     assert grey.pixels.shape == (1, 1, 4, 4)
     assert grey.slices == ("all",)
@@ -51,7 +54,7 @@ def test_reads_images_with_one_channel_or_several(tmp_path):
     assert list(read.lengths) == list(read.rows) == [1, 1]
 
 
-def test_limit_reads_the_first_rows_only(tmp_path):
+def test_limit_reads_the_first_rows_only(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", *({"pixels": image(0.0), "label": n} for n in range(5)))
     assert read_images(path, limit=2).labels.tolist() == [0, 1]
 
@@ -67,7 +70,7 @@ def test_limit_reads_the_first_rows_only(tmp_path):
         ([{"pixels": image(16), "label": 0}], "brightness goes from 0 to 1"),
     ],
 )
-def test_refuses_rows_that_are_no_images(tmp_path, rows, message):
+def test_refuses_rows_that_are_no_images(tmp_path: Path, rows: Any, message: str) -> None:
     with pytest.raises(ToolError, match=message):
         read_images(write_rows(tmp_path / "a.jsonl", *rows))
 
@@ -80,18 +83,18 @@ def test_refuses_rows_that_are_no_images(tmp_path, rows, message):
         ({"model_type": None}, "names no `model_type`"),
     ],
 )
-def test_create_refuses_what_transformers_would_ignore(change, message):
+def test_create_refuses_what_transformers_would_ignore(change: Any, message: str) -> None:
     with pytest.raises(ToolError, match=message):
         TASK.create(TINY | change, None)
 
 
-def test_create_depends_on_the_seed_only(model):
+def test_create_depends_on_the_seed_only(model: Any) -> None:
     torch.manual_seed(0)
     again = TASK.create(TINY, None)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
-def test_save_then_load_is_the_same_model_and_the_same_bytes(tmp_path, model):
+def test_save_then_load_is_the_same_model_and_the_same_bytes(tmp_path: Path, model: Any) -> None:
     TASK.save(model, tmp_path / "a", None)
     loaded = TASK.load(tmp_path / "a")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
@@ -101,13 +104,13 @@ def test_save_then_load_is_the_same_model_and_the_same_bytes(tmp_path, model):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_loads_a_tree_with_the_names_of_the_hub(tmp_path, model):
+def test_loads_a_tree_with_the_names_of_the_hub(tmp_path: Path, model: Any) -> None:
     model.save_pretrained(str(tmp_path))
     loaded = TASK.load(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
 
 
-def test_load_fills_no_gap_with_random_numbers(tmp_path, model):
+def test_load_fills_no_gap_with_random_numbers(tmp_path: Path, model: Any) -> None:
     TASK.save(model, tmp_path, None)
     tensors = dequantized_tensors(tmp_path)
     lacking = {name: t for name, t in tensors.items() if name != "vit.layernorm.bias"}
@@ -123,7 +126,7 @@ def test_load_fills_no_gap_with_random_numbers(tmp_path, model):
         load_tensors(tmp_path, twice)
 
 
-def test_forward_scores_one_row_an_image_and_shows_class_tokens(tmp_path, model):
+def test_forward_scores_one_row_an_image_and_shows_class_tokens(tmp_path: Path, model: Any) -> None:
     write_rows(tmp_path / "eval.jsonl", *({"pixels": image(n / 4), "label": n} for n in range(3)))
     examples = TASK.examples(tmp_path, "eval", None)
     batch = TASK.batch(examples, [2, 0])

@@ -1,28 +1,30 @@
 """Export of small models. The whole tool, on a vision transformer, is in tests/rules/onnx."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
+
 from modelbuild.toolkit.onnx_export import TOLERANCE, compare, export, strip
 from modelbuild.toolkit.packed_weights import PackedWeight
 from modelbuild.toolkit.request import ToolError
-from onnx import numpy_helper
 
 
 class Net(torch.nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.first = torch.nn.Linear(8, 6)
         self.second = torch.nn.Linear(6, 4, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.second(torch.relu(self.first(x)))
 
 
-def packed(rows, columns, groups=1, zeros=False):
+def packed(rows: Any, columns: int, groups: int = 1, zeros: bool = False) -> Any:
     rng = np.random.default_rng(rows)
     return PackedWeight(
         rng.integers(-128, 128, (rows, columns)).astype(np.int8),
@@ -32,7 +34,7 @@ def packed(rows, columns, groups=1, zeros=False):
     )
 
 
-def exported(weights, opset=18):
+def exported(weights: Any, opset: int = 18) -> Any:
     torch.manual_seed(0)
     net = Net()
     file = export(
@@ -52,7 +54,7 @@ def exported(weights, opset=18):
 
 
 @pytest.mark.parametrize(("groups", "zeros", "opset"), [(1, False, 18), (1, True, 18), (2, False, 21)])
-def test_codes_and_scales_reach_the_file_bit_for_bit(groups, zeros, opset):
+def test_codes_and_scales_reach_the_file_bit_for_bit(groups: int, zeros: bool, opset: int) -> None:
     weight = packed(6, 8, groups, zeros)
     file, reference = exported({"first": weight}, opset)
     proto = onnx.load_model_from_string(file)
@@ -66,7 +68,7 @@ def test_codes_and_scales_reach_the_file_bit_for_bit(groups, zeros, opset):
     assert compare(file, {"y": expected}, {"x": x.numpy()}) <= TOLERANCE
 
 
-def test_a_float_model_is_exported_without_traces_of_this_machine():
+def test_a_float_model_is_exported_without_traces_of_this_machine() -> None:
     file, reference = exported({})
     assert str(Path(__file__).parents[2]).encode() not in file
     assert b".py" not in file
@@ -78,7 +80,7 @@ def test_a_float_model_is_exported_without_traces_of_this_machine():
         compare(file, {"y": reference(x).numpy()}, {"x": x.numpy()})
 
 
-def test_a_file_that_computes_something_else_is_refused():
+def test_a_file_that_computes_something_else_is_refused() -> None:
     file, reference = exported({})
     x = torch.rand(3, 8)
     with torch.no_grad():
@@ -90,14 +92,14 @@ def test_a_file_that_computes_something_else_is_refused():
         compare(file, {"y": expected[:2]}, {"x": x.numpy()})
 
 
-def test_a_packed_weight_without_a_linear_layer_is_refused():
+def test_a_packed_weight_without_a_linear_layer_is_refused() -> None:
     with pytest.raises(ToolError, match="`third` belongs to no linear layer"):
         exported({"third": packed(4, 6)})
 
 
-def test_a_model_that_cannot_be_exported_is_a_tool_error():
+def test_a_model_that_cannot_be_exported_is_a_tool_error() -> None:
     class Looping(torch.nn.Module):
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             return x if x.sum() > 0 else x * 2
 
     with pytest.raises(ToolError, match="torch cannot export"):
@@ -112,7 +114,7 @@ def test_a_model_that_cannot_be_exported_is_a_tool_error():
         )
 
 
-def test_strip_reaches_nested_graphs():
+def test_strip_reaches_nested_graphs() -> None:
     inner = onnx.helper.make_graph(
         [onnx.helper.make_node("Abs", ["x"], ["y"], doc_string="here")], "g", [], []
     )

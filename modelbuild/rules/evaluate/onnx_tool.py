@@ -29,7 +29,9 @@ class OnnxSubject:
             raise ToolError("the ONNX file has no input `pixel_values`")
         at_once = shape[0] if isinstance(shape[0], int) else len(indices)
         pixels = examples.pixels[torch.as_tensor(indices, dtype=torch.int64)]
-        parts = [self.model.run({"pixel_values": part.numpy()})["logits"] for part in pixels.split(at_once)]
+        parts = [
+            self.model.run({"pixel_values": part.numpy()})["logits"] for part in torch.split(pixels, at_once)
+        ]
         return torch.cat([torch.from_numpy(part) for part in parts])
 
 

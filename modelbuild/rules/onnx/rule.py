@@ -31,9 +31,10 @@ _PRELOAD = ("torch", "transformers", "safetensors.torch")
 class Onnx(Rule):
     """Exports `model` to one ONNX file for ONNX Runtime and whatever else reads ONNX.
 
-    8-bit weights stay the integers that `quantize` chose, each with a DequantizeLinear: the file is as small as
-    the checkpoint, and holds the same codes bit for bit. The action runs the file in ONNX Runtime and compares
-    it with torch; a difference that rounding does not explain fails it. Nothing of this machine is in the file.
+    8-bit weights stay the integers that `quantize` chose, each with a DequantizeLinear: the file is as small
+    as the checkpoint, and holds the same codes bit for bit. The action runs the file in ONNX Runtime and
+    compares it with torch; a difference that rounding does not explain fails it. Nothing of this machine is
+    in the file.
 
     `modelbuild run` names what an image shows: give the number of an image of `examples`, or a text file of
     numbers from 0 to 1.

@@ -1,6 +1,8 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
+
 from modelbuild.analysis.context import Context
 from modelbuild.artifact import Artifact
 from modelbuild.errors import AnalysisError
@@ -22,19 +24,20 @@ class Attributes:
     package: str = "targets/digits"
     repository: str = ""
 
-    def add(self, name, info):
+    def add(self, name: str, info: Any) -> None:
         self.targets[name] = Target(Label("", self.package, name), {type(info): info})
 
-    def resolve(self, label):
+    def resolve(self, label: Any) -> Any:
         return self.targets[label.name]
 
 
-def model(**changes):
+def model(**changes: Any) -> ModelInfo:
     weights = Artifact("targets/digits/int8/model", "tree")
-    return ModelInfo(**{"weights": weights, "task": "image_classification", "architecture": {}} | changes)
+    plain = ModelInfo(weights=weights, task="image_classification", architecture={})
+    return replace(plain, **changes)
 
 
-def analyze(info, **attributes):
+def analyze(info: Any, **attributes: Any) -> Any:
     context = Attributes()
     context.add("int8", info)
     context.add("data", DatasetInfo(Artifact("targets/digits/data", "tree"), ("train", "eval"), info.task))
@@ -45,7 +48,7 @@ def analyze(info, **attributes):
     return ctx, providers
 
 
-def test_one_action_from_the_weights_to_one_file():
+def test_one_action_from_the_weights_to_one_file() -> None:
     ctx, providers = analyze(model(), examples=":data")
     (action,) = ctx.actions
     assert dict(action.inputs) == {"in/model": Artifact("targets/digits/int8/model", "tree")}
@@ -68,11 +71,13 @@ def test_one_action_from_the_weights_to_one_file():
         ({}, {"examples": ":trained"}, "has no split `eval`"),
     ],
 )
-def test_what_onnx_cannot_hold_is_an_error_before_anything_runs(changes, attributes, message):
+def test_what_onnx_cannot_hold_is_an_error_before_anything_runs(
+    changes: Any, attributes: Any, message: str
+) -> None:
     with pytest.raises(AnalysisError, match=message):
         analyze(model(**changes), **attributes)
 
 
-def test_groups_are_fine_with_an_opset_that_knows_them():
+def test_groups_are_fine_with_an_opset_that_knows_them() -> None:
     ctx, _ = analyze(model(quantization={"bits": 8, "group_size": 32}), opset=21)
     assert len(ctx.actions) == 1

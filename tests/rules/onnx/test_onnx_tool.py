@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
+
 from modelbuild.rules.evaluate import image_tool, onnx_tool
 from modelbuild.rules.onnx import run_tool, tool
 from modelbuild.rules.quantize import image_tool as quantize_tool
@@ -18,7 +21,6 @@ from modelbuild.toolkit.image_classification import ImageClassification
 from modelbuild.toolkit.model_tree import read_config
 from modelbuild.toolkit.packed_weights import packed_bits, read_tensors, split_packed
 from modelbuild.toolkit.request import Request, ToolError
-from onnx import numpy_helper
 
 ROOT = Path(__file__).parents[3]
 TINY = {
@@ -39,7 +41,7 @@ EVALUATE = {"split": "eval", "limit": 0, "format": "onnx"}
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder with `float`, `int8`, their `.onnx` files and `data`."""
     folder = tmp_path_factory.mktemp("onnx")
     torch.manual_seed(0)
@@ -56,7 +58,7 @@ def built(tmp_path_factory):
     return folder
 
 
-def test_the_codes_of_the_checkpoint_are_the_codes_of_the_file(built):
+def test_the_codes_of_the_checkpoint_are_the_codes_of_the_file(built: Path) -> None:
     model = built / "int8"
     packed, _ = split_packed(read_tensors(model), packed_bits(read_config(model)))
     stored = {
@@ -76,20 +78,20 @@ def test_the_codes_of_the_checkpoint_are_the_codes_of_the_file(built):
     assert weights_in_float == []
 
 
-def test_no_path_of_this_machine_is_in_the_file(built):
+def test_no_path_of_this_machine_is_in_the_file(built: Path) -> None:
     for name in ("float.onnx", "int8.onnx"):
         content = (built / name).read_bytes()
         for trace in (str(built).encode(), str(ROOT).encode(), b"site-packages", b".py"):
             assert trace not in content
 
 
-def metrics(built, module, subject, parent):
+def metrics(built: Path, module: Any, subject: str, parent: str) -> Any:
     inputs = {"subject": built / subject, "dataset": built / "data", "parent": built / parent}
     module.main(Request(EVALUATE, inputs, {"metrics": built / "metrics.json"}))
     return json.loads((built / "metrics.json").read_text())["slices"]["all"]
 
 
-def test_onnx_runtime_and_torch_are_judged_alike(built):
+def test_onnx_runtime_and_torch_are_judged_alike(built: Path) -> None:
     in_torch = metrics(built, image_tool, "int8", "float")
     in_onnx = metrics(built, onnx_tool, "int8.onnx", "float")
     assert in_onnx["count"] == 30
@@ -100,19 +102,19 @@ def test_onnx_runtime_and_torch_are_judged_alike(built):
     assert metrics(built, onnx_tool, "int8.onnx", "int8")["kl_divergence"] < 1e-9
 
 
-def test_a_fixed_batch_takes_one_image_and_is_scored_so(built):
+def test_a_fixed_batch_takes_one_image_and_is_scored_so(built: Path) -> None:
     params = EXPORT | {"dynamic_batch": False}
     tool.main(Request(params, {"model": built / "int8"}, {"onnx": built / "one.onnx"}))
     one = metrics(built, onnx_tool, "one.onnx", "int8")
     assert one["accuracy"] == metrics(built, onnx_tool, "int8.onnx", "int8")["accuracy"]
 
 
-def run(built, *arguments):
+def run(built: Path, *arguments: Any) -> Any:
     inputs = {"onnx": built / "int8.onnx", "dataset": built / "data"}
     run_tool.main(Request({}, inputs, {}, arguments=arguments))
 
 
-def test_run_names_what_an_image_shows(built, capsys):
+def test_run_names_what_an_image_shows(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(built, "4")
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 5
@@ -136,7 +138,7 @@ def test_run_names_what_an_image_shows(built, capsys):
         ("bright.txt", "from 0 to 1"),
     ],
 )
-def test_run_says_what_is_wrong_with_an_argument(built, argument, message):
+def test_run_says_what_is_wrong_with_an_argument(built: Path, argument: str | None, message: str) -> None:
     (built / "short.txt").write_text("0 1")
     (built / "words.txt").write_text("zero one")
     (built / "bright.txt").write_text("16 " * 16)
@@ -146,7 +148,7 @@ def test_run_says_what_is_wrong_with_an_argument(built, argument, message):
 
 
 @pytest.mark.slow
-def test_two_processes_in_two_folders_make_the_same_bytes(built, tmp_path):
+def test_two_processes_in_two_folders_make_the_same_bytes(built: Path, tmp_path: Path) -> None:
     digests = set()
     for seed in ("1", "2"):
         folder = tmp_path / f"folder-{seed}"

@@ -1,9 +1,10 @@
 import sysconfig
+from pathlib import Path
 
 from modelbuild.rules.python_stdlib.listing import list_modules
 
 
-def test_lists_sources_and_leaves_out_tests_packages_and_generated_files(tmp_path):
+def test_lists_sources_and_leaves_out_tests_packages_and_generated_files(tmp_path: Path) -> None:
     for name in (
         "abc.py",
         "json/decoder.py",
@@ -21,7 +22,7 @@ def test_lists_sources_and_leaves_out_tests_packages_and_generated_files(tmp_pat
     assert list_modules(str(tmp_path)) == ["abc.py", "json/decoder.py"]
 
 
-def test_this_interpreters_library_is_found():
+def test_this_interpreters_library_is_found() -> None:
     modules = list_modules(sysconfig.get_path("stdlib"))
     assert len(modules) > 400
     assert "argparse.py" in modules

@@ -1,6 +1,8 @@
 import sysconfig
+from pathlib import Path
 
 import pytest
+
 from modelbuild.analysis.context import Context
 from modelbuild.errors import AnalysisError
 from modelbuild.label import Label
@@ -8,7 +10,7 @@ from modelbuild.provider import DefaultInfo
 from modelbuild.rules.python_stdlib.rule import PythonStdlib
 
 
-def test_each_file_is_a_source_and_no_path_of_this_machine_is_a_logical_name():
+def test_each_file_is_a_source_and_no_path_of_this_machine_is_a_logical_name() -> None:
     ctx = Context(Label("", "targets/stdlib", "lib"))
     (info,) = PythonStdlib(name="lib").analyze(ctx)
     assert isinstance(info, DefaultInfo)
@@ -21,7 +23,7 @@ def test_each_file_is_a_source_and_no_path_of_this_machine_is_a_logical_name():
     assert "argparse.py" in action.inputs
 
 
-def test_an_interpreter_without_sources_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+def test_an_interpreter_without_sources_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     with pytest.raises(AnalysisError, match="no library source"):
         PythonStdlib(name="lib").analyze(Context(Label("", "p", "lib")))
