@@ -66,19 +66,24 @@ def blob_store(subject: Subject) -> BlobStore:
     return subject.store
 
 
-@pytest.fixture
-def damage(subject: Subject) -> Callable[[Digest, bytes | None], None]:
-    """Replaces the stored bytes of a digest of `blob_store`; None deletes them."""
-    if subject.damage is None:
-        pytest.skip("this store cannot be damaged from outside")
-    return subject.damage
+@pytest.fixture(params=["disk", "disk over disk", "verifying memory", "verifying disk"])
+def damageable(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> tuple[BlobStore, Callable[[Digest, bytes | None], None]]:
+    """A store that notices damage, and what replaces the stored bytes of a digest (None: deletes them)."""
+    subject = _subject(request.param, tmp_path)
+    assert subject.damage is not None
+    return subject.store, subject.damage
 
 
 @pytest.fixture(
     params=["memory", "disk", "disk over memory", "disk over disk", "verifying memory", "verifying disk"]
 )
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
-    kind = request.param
+    return _subject(request.param, tmp_path)
+
+
+def _subject(kind: str, tmp_path: Path) -> Subject:
     if kind == "memory":
         return Subject(_memory().store, None)  # It never goes bad by itself, so it does not check.
     if kind == "disk":

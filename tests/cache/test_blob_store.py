@@ -72,11 +72,11 @@ def test_putting_twice_is_fine(
 
 @pytest.mark.parametrize("damaged", [None, b"", b"conten", b"CONTENT", b"content and more"])
 def test_damage_is_noticed_and_mended(
-    blob_store: BlobStore,
-    damage: Callable[[Digest, bytes | None], None],
+    damageable: tuple[BlobStore, Callable[[Digest, bytes | None], None]],
     some_file: Callable[[bytes], tuple[str, Digest]],
     damaged: bytes | None,
 ) -> None:
+    blob_store, damage = damageable
     path, digest = some_file(b"content")
     blob_store.put_file(path, digest)
     damage(digest, damaged)
