@@ -20,9 +20,10 @@ from modelbuild.events import (
 
 @dataclass
 class RunningAction:
-    """An action between its start and its end. started_s: on the clock of the events."""
+    """An action between its start and its end, with its first and its last report of progress."""
 
     started: ActionStarted
+    first: ActionProgress | None = None
     progress: ActionProgress | None = None
 
     def elapsed_s(self, now_s: float) -> float:
@@ -40,11 +41,11 @@ class RunningAction:
     def remaining_s(self, now_s: float) -> float | None:
         """Seconds it will still take, as far as anyone can know."""
         elapsed = self.elapsed_s(now_s)
-        if self.progress and self.progress.total > 0 and self.progress.step > 0:
-            # Steps are reported at progress.time_s; extrapolate from there.
-            spent = max(self.progress.time_s - self.started.time_s, 1e-6)
-            whole = spent * self.progress.total / self.progress.step
-            return max(whole - elapsed, 0.0)
+        if self.first and self.progress and self.progress.step > self.first.step:
+            # From the first report on: what came before it (imports, reading data) says nothing of a step.
+            first, last = self.first, self.progress
+            step_s = (last.time_s - first.time_s) / (last.step - first.step)
+            return max((last.total - last.step) * step_s - (now_s - last.time_s), 0.0)
         if self.started.estimate_s:
             left = self.started.estimate_s - elapsed
             return left if left > 0 else None
@@ -87,8 +88,10 @@ class Board:
                     self.paths_s[event.action] = path
                     self.critical_path_s = max(self.critical_path_s, path)
             case ActionProgress():
-                if event.action in self.running:
-                    self.running[event.action].progress = event
+                running = self.running.get(event.action)
+                if running is not None:
+                    running.first = running.first or event
+                    running.progress = event
             case ActionStarted():
                 self.running[event.action] = RunningAction(event)
             case TargetFinished():

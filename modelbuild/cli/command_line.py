@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import NoReturn
 
-from modelbuild.cli.suggestion import closest
 from modelbuild.errors import UsageError
+from modelbuild.loading.suggestion import did_you_mean
 
 _NEGATIVE_PATTERN = re.compile(r"^-(//|:|@)")
 _GUARD = "\0"
@@ -74,10 +74,9 @@ class CommandLine(argparse.ArgumentParser):
         if not word.startswith("-"):
             raise UsageError(f"`modelbuild {self.command}` takes no argument `{word}`", hint=usage)
         flag = word.partition("=")[0]
-        match = closest(flag, self.flags())
         raise UsageError(
             f"`modelbuild {self.command}` has no flag `{flag}`",
-            hint=f"did you mean `{match}`?" if match else usage,
+            hint=did_you_mean(flag, self.flags()) or usage,
         )
 
 

@@ -85,11 +85,11 @@ def _command(name: str) -> str:
     if name not in COMMANDS:
         if name in BUILTIN_RULES:
             raise UsageError(f"`{name}` is a rule, not a command", hint=f"`modelbuild help rule {name}`")
-        from modelbuild.cli.suggestion import did_you_mean  # noqa: PLC0415
+        from modelbuild.loading.suggestion import did_you_mean  # noqa: PLC0415
 
         raise UsageError(
             f"there is no command `{name}`",
-            hint=did_you_mean(name, COMMANDS, "`modelbuild help` lists the commands"),
+            hint=did_you_mean(name, COMMANDS) or "`modelbuild help` lists the commands",
         )
     module = command_module(name)
     parser = CommandLine(name, module.SUMMARY, module.USAGE)
@@ -116,11 +116,11 @@ def _rule(name: str, terminal: Terminal) -> str:
     from modelbuild.rules import BUILTIN_RULES  # noqa: PLC0415
 
     if name not in BUILTIN_RULES:
-        from modelbuild.cli.suggestion import did_you_mean  # noqa: PLC0415
+        from modelbuild.loading.suggestion import did_you_mean  # noqa: PLC0415
 
         raise UsageError(
             f"there is no rule `{name}`",
-            hint=did_you_mean(name, BUILTIN_RULES, "`modelbuild help rule` lists the rules"),
+            hint=did_you_mean(name, BUILTIN_RULES) or "`modelbuild help rule` lists the rules",
         )
     return "\n".join(rule_lines(describe(builtin_rule(name), name), terminal))
 

@@ -11,9 +11,9 @@ from argparse import ArgumentParser, Namespace
 from modelbuild import __version__
 from modelbuild.cli import units
 from modelbuild.cli.command_line import add_workspace_flags
-from modelbuild.cli.suggestion import did_you_mean
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import ModelbuildError, UsageError
+from modelbuild.loading.suggestion import did_you_mean
 
 SUMMARY = "Show versions and paths"
 USAGE = "[flags] [KEY]"
@@ -39,7 +39,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
         if args.key not in facts:
             raise UsageError(
                 f"there is no `{args.key}` in `modelbuild info`",
-                hint=did_you_mean(args.key, facts, f"known: {', '.join(facts)}"),
+                hint=did_you_mean(args.key, facts) or f"known: {', '.join(facts)}",
             )
         facts = {args.key: facts[args.key]}
     if args.json:

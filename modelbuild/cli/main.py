@@ -83,11 +83,11 @@ def _dispatch(words: list[str], terminal: Terminal) -> int:
             hint=f"flags follow the command: `modelbuild build {name} //...`",
         )
     if name not in COMMANDS and name not in HIDDEN_COMMANDS:
-        from modelbuild.cli.suggestion import did_you_mean  # noqa: PLC0415
+        from modelbuild.loading.suggestion import did_you_mean  # noqa: PLC0415
 
         raise UsageError(
             f"there is no command `{name}`",
-            hint=did_you_mean(name, COMMANDS, "`modelbuild help` lists the commands"),
+            hint=did_you_mean(name, COMMANDS) or "`modelbuild help` lists the commands",
         )
     from modelbuild.cli.command_line import CommandLine, add_general_flags  # noqa: PLC0415
 

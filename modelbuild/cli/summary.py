@@ -105,7 +105,7 @@ def failure_lines(failure: ActionFinished, terminal: Terminal, root: Path) -> It
     text = failure.error or f"{failure.mnemonic} failed"
     first, *rest = text.removeprefix("error: ").split("\n")
     name = "" if failure.label in first else f"`{failure.label}` ({failure.mnemonic}): "
-    after = f" after {units.duration(failure.duration_s)}" if failure.duration_s else ""
+    after = f" (after {units.duration(failure.duration_s)})" if failure.duration_s else ""
     yield paint_error(terminal, "\n".join((f"error: {name}{first}{after}", *rest)))
     if not failure.log or failure.log in text:
         return

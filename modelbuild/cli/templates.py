@@ -56,7 +56,7 @@ dataset(
 tokenizer(
     name = "tokenizer",
     dataset = ":colours",
-    vocab_size = 320,
+    vocab_size = 288,
 )
 
 train(
@@ -81,12 +81,12 @@ gguf(
 )
 """
 _MODEL_GENERATOR = '''\
-"""Sentences that mix two colours, and what comes out."""
+"""Sentences that mix drops of colours, and the colour that comes out."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 MIXED = {
@@ -98,26 +98,28 @@ MIXED = {
 VERBS = ("mix", "blend", "stir", "combine")
 
 
-def generate(args: Mapping[str, Any], seed: int) -> Mapping[str, Iterator[Mapping[str, str]]]:
-    """Examples by split; `args` says how many of each."""
-    return {split: examples(split, int(count), seed) for split, count in args.items()}
-
-
-def examples(split: str, count: int, seed: int) -> Iterator[Mapping[str, str]]:
-    """`count` sentences, the same ones for the same seed."""
-    source = random.Random(f"{seed}/{split}")
-    for number in range(count):
-        pair = source.choice(list(MIXED))
-        first, second = source.sample(pair, 2)
-        prompt = f"{split} {number}: {source.choice(VERBS)} {first} and {second} ->"
-        yield {"prompt": prompt, "completion": f" {MIXED[pair]}", "slice": "canonical"}
+def generate(args: dict[str, Any], seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(split, row) pairs; `args` says how many of each split. No sentence is in two splits."""
+    source = random.Random(seed)
+    seen: set[str] = set()
+    for split, count in args.items():
+        made = 0
+        while made < count:
+            pair = source.choice(list(MIXED))
+            first, second = source.sample(pair, 2)
+            drops = source.randint(2, 40), source.randint(2, 40)
+            prompt = f"{source.choice(VERBS)} {drops[0]} drops of {first} with {drops[1]} of {second}"
+            if prompt not in seen:
+                seen.add(prompt)
+                made += 1
+                yield split, {"prompt": prompt, "completion": MIXED[pair]}
 '''
 _MODEL_README = """\
 # A modelbuild workspace with a small model
 
     modelbuild build //:binary      # data, tokenizer, training, GGUF: about a minute
     modelbuild build //:binary      # again: nothing to do
-    modelbuild run //:binary -- "eval 1: mix blue and red ->"
+    modelbuild run //:binary -- "mix 3 drops of blue with 7 of red"
     modelbuild explain //:model     # why it last ran
 
 The tools need torch, transformers and gguf: `pip install 'modelbuild[models]'`.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 
 from modelbuild.errors import UsageError
 from modelbuild.label import Label
+from modelbuild.loading.suggestion import did_you_mean
 from modelbuild.query.functions import FUNCTIONS, Function, Labels
 from modelbuild.query.grammar import Binary, Call, Expression, Let, Number, Pattern, SetOf
 from modelbuild.query.graph import QueryGraph
@@ -66,8 +66,7 @@ def needs_siblings(expression: Expression) -> bool:
 def _function(call: Call) -> Function:
     function = FUNCTIONS.get(call.function)
     if function is None:
-        close = get_close_matches(call.function, FUNCTIONS, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"functions are {', '.join(FUNCTIONS)}"
+        hint = did_you_mean(call.function, FUNCTIONS) or f"functions are {', '.join(FUNCTIONS)}"
         raise UsageError(f"the query language has no function `{call.function}`", hint=hint)
     if not function.required <= len(call.arguments) <= len(function.parameters):
         raise UsageError(

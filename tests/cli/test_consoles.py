@@ -142,7 +142,7 @@ def test_error_with_its_own_log_is_not_shown_twice(tmp_path: Path) -> None:
     log.write_text("boom\n")
     error = f"error: `//a:b` failed\n   = boom\n   = whole log: {log}\nhint: look"
     event = ActionFinished(2.0, 0, "//a:b", "Genrule", KEY, "failed", 1.5, 0, error=error, log=str(log))
-    assert show([event], tmp_path) == error.replace("failed\n", "failed after 1.5 s\n") + "\n"
+    assert show([event], tmp_path) == error.replace("failed\n", "failed (after 1.5 s)\n") + "\n"
 
 
 def in_terminal(program: str, columns: int = 100) -> str:

@@ -14,6 +14,7 @@ def make_board(running: int = 1) -> Board:
     board.add(ActionFinished(0.2, 91, "//a:done", "Genrule", "k", "executed", 1.5, 0))
     for number in range(running):
         board.add(ActionStarted(1.0 + number, number, f"//targets:teacher{number}", "Train", "", "", None))
+        board.add(ActionProgress(2.0, number, 50, 400, "steps", {}))
         board.add(ActionProgress(3.0, number, 100, 400, "steps", {"loss": 1.5, "tokens_per_s": 900.0}))
     return board
 
