@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from argparse import ArgumentParser, Namespace
 
 from modelbuild.cli.build import console_options
@@ -31,4 +32,11 @@ def run(args: Namespace, terminal: Terminal) -> int:
     invocation = open_invocation(args, terminal)
     request = build_request(args, invocation, "run", [args.target] if args.target else [])
     with open_console(terminal, invocation.root, console_options(args)) as (sink, _):
-        return run_target(request, args.rest, sink)
+        try:
+            return run_target(request, args.rest, sink)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            raise UsageError(
+                f"`{args.target}` is no program that this machine can run", notes=(f"{error.filename}",)
+            ) from error
