@@ -117,8 +117,9 @@ def events_page() -> str:
         f"`time_s`; this is schema {EVENTS_SCHEMA}. Within a schema fields may be added; none is renamed or",
         "removed.",
     ]
-    for event in Event.__subclasses__():
-        lines += ["", f"## {event_name(event)}", "", inspect.cleandoc(event.__doc__ or ""), ""]
+    # A dataclass with slots is a second class of the same name; the later one is the real one.
+    for name, event in {event_name(event): event for event in Event.__subclasses__()}.items():
+        lines += ["", f"## {name}", "", inspect.cleandoc(event.__doc__ or ""), ""]
         lines += ["| field | type |", "|---|---|"]
         own = [field for field in fields(event) if field.name != "time_s"]
         lines += [f"| `{field.name}` | `{_cell(str(field.type))}` |" for field in own]

@@ -42,5 +42,5 @@ def test_commands_page_names_every_command() -> None:
 
 def test_events_page() -> None:
     page = reference.events_page()
-    assert "\n## action_finished\n" in page
+    assert page.count("\n## action_finished\n") == 1
     assert "| `peak_rss_bytes` | `int` |" in page
