@@ -87,6 +87,9 @@ def call_tool(tool: Path, request: Request) -> int:
 
 
 if __name__ == "__main__":
+    # As `__main__` this module is a second copy; tools raise the ToolError of the first.
+    from modelbuild.toolkit import request as this  # noqa: PLW0406
+
     request_file = Path(sys.argv[2])
     data = json.loads(request_file.read_text())
-    sys.exit(call_tool(Path(sys.argv[1]), Request.from_json(data, request_file.parent)))
+    sys.exit(this.call_tool(Path(sys.argv[1]), this.Request.from_json(data, request_file.parent)))
