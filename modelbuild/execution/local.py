@@ -14,7 +14,7 @@ from modelbuild.actions.action import Action
 from modelbuild.actions.result import ActionResult, OutputDigest
 from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.digest import Digest, digest_file
-from modelbuild.errors import ActionFailed, Interrupted
+from modelbuild.errors import ActionFailed, CacheError, Interrupted, ModelbuildError
 from modelbuild.execution.collect import BadOutput, OutputCollector, OutputPolicy
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.executor import ExecutionContext, LocalBlobs, PreparedAction
@@ -33,6 +33,9 @@ from modelbuild.tool import PythonTool, ShellTool, TreeTool, WriteTool
 from modelbuild.tree import Tree, TreeFile
 
 _LOG_LINES = 20
+_FULL_BYTES = 256 << 10
+"""A disk with less than this free when a tool fails is full."""
+
 _LOG_TAIL_BYTES = 16 << 10
 _MAX_ARGUMENT_BYTES = 100_000
 """The kernel takes 128 KiB in one argument; longer commands go through a file."""
@@ -232,8 +235,17 @@ class LocalExecutor:
                 hint="build again",
             )
 
-    def _failure(self, action: Action, exit_: WorkerExit, log_path: str) -> ActionFailed:
+    def _failure(self, action: Action, exit_: WorkerExit, log_path: str) -> ModelbuildError:
         lines = _log_tail(log_path)
+        disk = os.statvfs(self._area.path)
+        if disk.f_bavail * disk.f_frsize < _FULL_BYTES:
+            # Whatever the tool says, if its log could be written at all: it is not the one at fault.
+            return CacheError(
+                f"the disk of the cache filled up while `{action.owner}` ran",
+                notes=_log_notes(log_path),
+                hint="free some space with `modelbuild cache gc --max-size 10G`, or move the cache with "
+                "`--cache-dir`",
+            )
         hint = None
         if exit_.status < 0:
             name = _signal_name(-exit_.status)

@@ -6,7 +6,7 @@
 
 Making and removing half a dozen directories costs more than a small action, and on some file systems
 (ext4 without a journal, mounted with `discard`) every removed directory or long symlink waits for the disk,
-3 ms each. So folders are used again, and removing is left to a thread.
+3 ms each. So folders are used again, and removing folders and links is left to a thread.
 """
 
 from __future__ import annotations
@@ -157,6 +157,17 @@ class WorkArea:
             self._idle_count += 1
 
     def _discard(self, path: str) -> None:
+        """Remove files at once, since the disk may be full of them; links and folders soon."""
+        if not os.path.islink(path):
+            if os.path.isfile(path):
+                os.unlink(path)
+                return
+            for folder, _, names in os.walk(path):
+                for name in names:
+                    inside = f"{folder}/{name}"
+                    if not os.path.islink(inside):
+                        with contextlib.suppress(OSError):  # The remover tries again.
+                            os.unlink(inside)
         trash = f"{self._trash_folder}/{uuid.uuid4().hex}"
         try:
             if not path.startswith(f"{self._trash_folder}/"):
