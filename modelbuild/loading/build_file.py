@@ -14,7 +14,7 @@ from modelbuild.errors import LoadError
 from modelbuild.label import Label, parse_label
 from modelbuild.loading.globs import PackageFiles
 from modelbuild.loading.source_file import BUILD_FILE, read_source, str_path
-from modelbuild.loading.starlark import Interpreter, RuleCall, make_select
+from modelbuild.loading.starlark import Interpreter, RuleCall, make_select, opaque
 
 RECORDED_FUNCTIONS = ("exports_files", "licenses", "package", "package_group")
 """Functions of a BUILD file that are recorded in order, like rule calls."""
@@ -64,6 +64,8 @@ class BuildFileEvaluator:
         self._current = Declarations()
         self._files = PackageFiles("")
         natives: dict[str, Callable[..., Any]] = {
+            "existing_rule": self._existing_rule,
+            "existing_rules": self._existing_rules,
             "glob": self._glob,
             "package_name": lambda: self._in_package("package_name")[1],
             "repository_name": lambda: f"@{self._in_package('repository_name')[0]}",
@@ -173,6 +175,20 @@ class BuildFileEvaluator:
 
     def _write(self, text: str) -> None:
         self._current.messages.append(text)
+
+    def _existing_rule(self, name: str) -> dict[str, Any] | None:
+        return self._existing_rules().get(name)
+
+    def _existing_rules(self) -> dict[str, dict[str, Any]]:
+        self._in_package("existing_rules")
+        return {
+            str(call.attributes["name"]): {
+                "kind": call.rule.rpartition("%")[2],
+                **{key: opaque(value) for key, value in call.attributes.items()},
+            }
+            for call in self._current.calls
+            if "name" in call.attributes and call.rule not in RECORDED_FUNCTIONS
+        }
 
     def _glob(
         self,

@@ -194,6 +194,9 @@ class PackageDeclaration:
                 raise LoadError(f"attribute `{key}` cannot hold a `select`")
         label = self._own_label(name)
         rule_class = self._classes.find(call.rule)
+        for key in _boolean_fields(rule_class):
+            if type(attributes.get(key)) is int and attributes[key] in {0, 1}:
+                attributes[key] = bool(attributes[key])  # as Bazel takes them
         try:
             instances = [
                 rule_class.model_validate(values, context=self._context)
@@ -204,13 +207,16 @@ class PackageDeclaration:
             return
         dependencies: dict[Label, None] = {}
         for instance in instances:
-            for dependency in found_dependencies(instance):
-                dependencies[dependency.label] = None
+            for key in _dependency_fields(rule_class):
+                found = [dependency.label for dependency in _walk(getattr(instance, key))]
+                if len(found) > 1 and len(set(found)) < len(found) and isinstance(attributes.get(key), list):
+                    self._duplicate(key, found, label, location)
+                dependencies |= dict.fromkeys(found)
         conditions: dict[Label, None] = {}
         for key in configurable:
             for select in selects(attributes[key]):
                 conditions |= dict.fromkeys(select.conditions(self._package, self._repository))
-        outputs = [self._own_label(out) for out in rule_class.declared_outputs(attributes)]
+        outputs = [self._own_label(out.removeprefix(":")) for out in rule_class.declared_outputs(attributes)]
         visibility = self._default_visibility
         if "visibility" in attributes:
             visibility = self._visibility(attributes["visibility"], "visibility")
@@ -232,12 +238,17 @@ class PackageDeclaration:
         )
         self._add(target)
 
+    def _duplicate(self, key: str, labels: list[Label], target: Label, location: Location) -> None:
+        twice = next(label for label in labels if labels.count(label) > 1)
+        where = place_in_call(self._root, location, rf"(?<![\w\"']){key}(?=\s*=(?!=))")
+        raise LoadError(f"`{twice}` stands twice in attribute `{key}` of `{target}`", location=where)
+
     def _own_label(self, name: Any) -> Label:
         text = _string(name, "name")
         if text.startswith(("//", "@")):
             raise LoadError(f"`{text}` is not a target name", hint="a name holds no package")
         try:
-            label = parse_label(f":{text.removeprefix(':')}", self._package, self._repository)
+            label = parse_label(f":{text}", self._package, self._repository)
         except LoadError as error:
             raise LoadError(f"`{text}` is not a target name", notes=error.notes) from None
         self._check_boundary(label)
@@ -254,6 +265,8 @@ class PackageDeclaration:
             )
         self._targets[name] = target
         for output in target.outputs:
+            if output.name == name:  # as in Bazel: the label then means the target
+                continue
             maker = self._generated.get(output.name)
             if maker is not None:
                 raise LoadError(
@@ -264,7 +277,28 @@ class PackageDeclaration:
 
     def _check_names(self) -> None:
         """Names that a target and an output or a group share."""
+        for name in self._exported.keys() & self._targets.keys():
+            self._errors.append(
+                self._shown(
+                    LoadError(
+                        f"`{name}` is a target and cannot be exported as a file",
+                        location=self._targets[name].location,
+                    )
+                )
+            )
         for output, maker in self._generated.items():
+            parts = output.split("/")
+            for count in range(1, len(parts)):
+                directory = "/".join(parts[:count])
+                if directory in self._generated:
+                    self._errors.append(
+                        self._shown(
+                            LoadError(
+                                f"output `{output}` of `:{maker}` lies below output `{directory}`",
+                                location=self._targets[maker].location,
+                            )
+                        )
+                    )
             other = self._targets.get(output)
             if other is not None:
                 self._errors.append(
@@ -352,6 +386,11 @@ def _may_hold_dependency(annotation: Any) -> bool:
     if any(_may_hold_dependency(argument) for argument in get_args(annotation)):
         return True
     return kind is Any or (isinstance(kind, type) and issubclass(kind, (Dependency, BaseModel)))
+
+
+@cache
+def _boolean_fields(rule_class: type[Rule]) -> tuple[str, ...]:
+    return tuple(name for name, field in rule_class.model_fields.items() if field.annotation is bool)
 
 
 @cache

@@ -89,7 +89,7 @@ class _Loading:
         return TargetGraph(
             targets,
             self._sources,
-            {output: t.label for t in order for output in t.outputs},
+            {output: t.label for t in order for output in t.outputs if output != t.label},
             tuple(requested),
             {str(package): package for package in self._packages.values() if package is not None},
             Facts(
@@ -220,10 +220,10 @@ class _Loading:
             if pattern.kind == "package" and pattern.label.name in package.targets:
                 labels.append(pattern.label)  # as in Bazel: a target of that name wins over the wildcard
                 continue
-            labels += [t.label for t in package.targets.values() if self._manual or "manual" not in t.tags]
+            everything = self._manual or pattern.negative  # as in Bazel: a `-` takes manual targets away too
+            labels += [t.label for t in package.targets.values() if everything or "manual" not in t.tags]
             if pattern.files:
-                manual = {o.name for t in package.targets.values() if "manual" in t.tags for o in t.outputs}
-                files = {*package.generated, *package.exported, *package.implicit} - manual
+                files = {*package.generated, *package.exported, *package.implicit}
                 labels += [Label(*key, name) for name in sorted(files) if self._file(package, name)]
         return labels
 

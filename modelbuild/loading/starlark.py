@@ -28,6 +28,12 @@ _FRAME = re.compile(r"^  \* (.*):(\d+), in (.*)$", re.MULTILINE)
 _SPAN = re.compile(r"^ *--> (.*):(\d+):(\d+)$", re.MULTILINE)
 _MESSAGE = re.compile(r"^error: (.*?)(?=\n *-->|\Z)", re.MULTILINE | re.DOTALL)
 _ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
+_SELECT_SUM = re.compile(r"`\+` not supported for types `(string` and `list|list` and `string)`")
+_TAB = re.compile(
+    r'"""(?:\\.|[^\\])*?"""|\'\'\'(?:\\.|[^\\])*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*|\t',
+    re.DOTALL,
+)
+"""Strings and comments, which stay, and tabs, which the engine refuses outside of them."""
 _SUGGESTION = re.compile(r", did you mean (`[^`]*`)\?")
 _LOAD = re.compile(r"\bload\s*\(")
 _MAX_DEPTH = 100
@@ -159,6 +165,8 @@ class Interpreter:
         load: Loader,
     ) -> engine.Module:
         loaded: dict[str, Sequence[str]] = {}
+        if "\t" in source:  # one space, so that columns stay
+            source = _TAB.sub(lambda match: " " if match.group() == "\t" else match.group(), source)
 
         def answer(module_id: str) -> engine.FrozenModule:
             if module_id == _PRELUDE:
@@ -215,6 +223,9 @@ class Interpreter:
         elif message == "Evaluation cancelled":
             message = f"evaluation takes more than {self._cpu_seconds:g} s"
             hint = "is there a loop that does not end?"
+        elif _SELECT_SUM.search(message):
+            message = message[:1].lower() + message[1:].partition("\n")[0]
+            hint = "a `select` of strings cannot be concatenated: write whole strings in its branches"
         elif message.startswith("fail: "):
             message = message.removeprefix("fail: ")
         else:
@@ -236,6 +247,13 @@ def parse_frames(stack: str) -> tuple[Frame, ...]:
         for path, line, name in _FRAME.findall(stack)
         if path != _PRELUDE
     )
+
+
+def opaque(value: Any) -> Any:
+    """An attribute's value as it was given, on its way back into Starlark."""
+    if isinstance(value, list):
+        return [engine.OpaquePythonObject(item) if isinstance(item, Select) else item for item in value]
+    return value
 
 
 def make_select(branches: dict[str, Any], no_match_error: str = "") -> list[Any]:

@@ -75,6 +75,8 @@ def parse_visibility(texts: Sequence[object], package: str, repository: str) -> 
                     "`//pkg:__subpackages__` or the label of a package_group",
                 )
         labels.append(label)
+    if len(labels) > 1 and (PUBLIC in labels or PRIVATE in labels):
+        raise LoadError("`//visibility:public` and `//visibility:private` stand alone")
     return tuple(labels)
 
 

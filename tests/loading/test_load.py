@@ -211,3 +211,39 @@ def test_testonly_may_depend_on_testonly(tree: Tree) -> None:
 def test_a_name_may_hold_slashes(tree: Tree) -> None:
     tree.write("BUILD.models", "filegroup(name = 'a/b')\n")
     assert tree.load("//:a/b").requested == (Label("", "", "a/b"),)
+
+
+def test_an_output_may_have_the_name_of_its_target(tree: Tree) -> None:
+    tree.write(
+        "BUILD.models", "genrule(name = 'x', outs = ['x'], cmd = '')\nfilegroup(name = 'f', srcs = ['x'])\n"
+    )
+    graph = tree.load("//:f")
+    assert graph.generated == {}
+    assert [label.name for label in graph.order] == ["x", "f"]
+
+
+def test_existing_rules_are_known_to_macros(tree: Tree) -> None:
+    tree.write(
+        "m.bzl",
+        "def m():\n    x = native.existing_rule('x')\n    if not native.existing_rule('y'):\n"
+        "        native.filegroup(name = 'y', srcs = x['srcs'], tags = [x['kind'], str(len(native.existing_rules()))])\n",
+    )
+    tree.write(
+        "BUILD.models",
+        "load(':m.bzl', 'm')\nfilegroup(name = 'x', srcs = ['a'] + select({'//conditions:default': ['b']}))\nm()\n",
+    )
+    tree.write("a")
+    tree.write("b")
+    target = tree.load("//:y").targets[parse_label("//:y")]
+    assert target.tags == ("filegroup", "1")
+    assert [label.name for label in target.dependencies] == ["a", "b"]
+
+
+def test_tabs_are_space_outside_of_strings(tree: Tree) -> None:
+    tree.write("BUILD.models", "filegroup(\n\tname = 'x',\n\ttags = ['a\tb'],  # it's\there\n)\n")
+    assert tree.load("//:x").targets[parse_label("//:x")].tags == ("a\tb",)
+
+
+def test_numbers_stand_for_booleans(tree: Tree) -> None:
+    tree.write("BUILD.models", "filegroup(name = 'x', testonly = 1)\n")
+    assert tree.load("//:x").targets[parse_label("//:x")].testonly

@@ -119,6 +119,21 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         {BUILD: "genrule(name = 'a', outs = ['b'], cmd = '')\nfilegroup(name = 'b')\n"},
         ["//..."],
     ),
+    "output_below_output": ({BUILD: "genrule(name = 'x', outs = ['o', 'o/p'], cmd = '')\n"}, ["//..."]),
+    "duplicate_label": (
+        {BUILD: "filegroup(\n    name = 'x',\n    srcs = ['a', ':a'],\n)\n", "a": ""},
+        ["//..."],
+    ),
+    "export_of_target": ({BUILD: "filegroup(name = 'x')\nexports_files(['x'])\n"}, ["//..."]),
+    "visibility_mixed": (
+        {BUILD: "filegroup(name = 'x', visibility = ['//visibility:public', '//a:__pkg__'])\n"},
+        ["//..."],
+    ),
+    "select_of_strings": (
+        {BUILD: "genrule(name = 'x', outs = ['o'], cmd = 'a' + select({'//conditions:default': 'b'}))\n"},
+        ["//..."],
+    ),
+    "leading_colon": ({BUILD: "filegroup(name = ':x')\n"}, ["//..."]),
     "unknown_attribute": (
         {BUILD: SQUEEZE + "squeeze(\n    name = 'x',\n    modl = ':m',\n    scheme = 'rtn',\n)\n"},
         ["//..."],

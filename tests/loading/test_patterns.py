@@ -63,6 +63,8 @@ def tests(tree: Tree) -> Tree:
         ("//a/b:*", "//a/b:x //a/b:g //a/b:BUILD.models //a/b:e //a/b:g.txt"),
         ("//a/... -//a:a", "//a/b:x //a/b:g"),
         ("//a/... -//a/b/...", "//a:a"),
+        ("//a:m //a:a //a/b:x -//a:all", "//a/b:x"),
+        ("//t:every -//t:one", "//t:one //t:two"),
         ("//a/... -//a/b/... //a/b:x", "//a:a //a/b:x"),
         ("-//a:a //a:a", "//a:a"),
         ("//a:a //a:a", "//a:a"),
