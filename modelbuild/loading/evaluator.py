@@ -27,6 +27,8 @@ from modelbuild.loading.source_file import place_in_call
 
 _LENGTH = struct.Struct("<Q")
 _NAME_BYTES = 4096
+_OUT_OF_MEMORY = ("MemoryError", "out of memory", "Cannot allocate memory", "must not exceed u32::MAX")
+"""What Python and Rust say of it. A native allocation that fails aborts, and says nothing."""
 _SUSPECT = r"\*\s*\d{7,}|\b\d{7,}\s*\*|\brange\(\s*\d{7,}"
 
 
@@ -83,7 +85,9 @@ class Evaluator:
         self._child = 0
         self._to_child = -1
         self._from_child = -1
+        # Outlive the child: the file it evaluates, and what it failed of.
         self._current = mmap.mmap(-1, _NAME_BYTES)
+        self._failure = mmap.mmap(-1, _NAME_BYTES)
 
     def __enter__(self) -> Self:
         """Start the child."""
@@ -141,7 +145,7 @@ class Evaluator:
         self._close()
         _, status = os.waitpid(self._child, 0)
         self._child = 0
-        file = bytes(self._current[:]).rstrip(b"\0").decode("utf-8", "replace")
+        file, failure = _get(self._current), _get(self._failure)
         location = self._suspect(file) if file else None
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number in {signal.SIGXCPU, signal.SIGKILL}:
@@ -152,6 +156,8 @@ class Evaluator:
             )
         if number == signal.SIGSEGV:
             return LoadError("an expression is nested too deeply", location=location)
+        if failure and not any(sign in failure for sign in _OUT_OF_MEMORY):
+            raise RuntimeError(f"evaluating `{file}` failed: {failure}")
         return LoadError(
             f"evaluation needs more than {self._limits.memory_bytes >> 20} MiB of memory",
             location=location,
@@ -179,8 +185,9 @@ class Evaluator:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             _limit_memory(self._limits.memory_bytes)
             self._answer(requests, answers)
-        except BaseException:  # noqa: BLE001 - a Rust panic is a BaseException; the parent reports it
+        except BaseException as error:  # noqa: BLE001 - a Rust panic is a BaseException; the parent reports it
             code = 1
+            _put(self._failure, f"{type(error).__name__}: {error}")
         finally:
             os._exit(code)
 
@@ -213,14 +220,21 @@ class Evaluator:
                 _write_all(answers, _dumps(answer))
 
     def _announce(self, file: str) -> None:
-        name = file.encode("utf-8", "replace")[:_NAME_BYTES]
-        self._current[:] = name.ljust(_NAME_BYTES, b"\0")
+        _put(self._current, file)
         used = resource.getrusage(resource.RUSAGE_SELF)
         # Natives that never ask whether they are cancelled are ended by the kernel, a little later.
         allowed = int(used.ru_utime + used.ru_stime + self._limits.cpu_seconds) + 1
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         if hard == resource.RLIM_INFINITY or allowed < hard:
             resource.setrlimit(resource.RLIMIT_CPU, (allowed, hard))
+
+
+def _put(memory: mmap.mmap, text: str) -> None:
+    memory[:] = text.encode("utf-8", "replace")[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
+
+
+def _get(memory: mmap.mmap) -> str:
+    return bytes(memory[:]).rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _limit_memory(allowed: int) -> None:

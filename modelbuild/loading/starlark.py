@@ -124,7 +124,12 @@ class Interpreter:
         return module.freeze()
 
     def _recorded(self, rule: str, positional: list[Any], attributes: dict[str, Any], stack: str) -> None:
-        self._record(RuleCall(rule, positional, attributes, parse_frames(stack)))
+        frames = parse_frames(stack)
+        functions = [(path, name) for path, _, name in frames]
+        if len(frames) > 2 and len(set(functions)) < len(functions):
+            name = next(name for path, name in functions if functions.count((path, name)) > 1)
+            raise LoadError(f"macro `{name}` calls itself", hint="there is no recursion in Starlark")
+        self._record(RuleCall(rule, positional, attributes, frames))
 
     def _print(self, text: str, stack: str) -> None:
         frames = parse_frames(stack)

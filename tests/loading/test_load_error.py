@@ -53,6 +53,13 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         {BUILD: "load(':m.bzl', 'm')\nm('x')\n", "m.bzl": "def m(name):\n    return m(name)\n"},
         ["//..."],
     ),
+    "recursion_that_ends": (
+        {
+            BUILD: "load(':m.bzl', 'm')\nm('x', 3)\n",
+            "m.bzl": "def m(name, n):\n    native.filegroup(name = name + str(n))\n    if n:\n        m(name, n - 1)\n",
+        },
+        ["//..."],
+    ),
     "loop": (
         {
             BUILD: "load(':m.bzl', 'm')\nm()\n",
