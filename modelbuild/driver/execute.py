@@ -30,12 +30,14 @@ from modelbuild.execution.resources import ResourcePool, measure_machine
 from modelbuild.execution.scheduler import Scheduler
 from modelbuild.execution.step import Step
 
+_KEEP_SAFE_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What has to be settled, and the facts that are known before.
 
-    encoded: the stored graph when it still stands, else None. rows: stored results by action.
+    known: actions that need no look. rows: stored key and result of each action.
     """
 
     graph: ActionGraph
@@ -61,8 +63,6 @@ def execute(
         if plan is None:
             plan = _fresh_plan(request)
         sink(analysis_event(clock, plan.counts, from_snapshot=from_snapshot))
-        for note in cache.notes:
-            sink(Message(clock(), "warning", note))
 
         def warn(text: str) -> None:
             sink(Message(clock(), "warning", text))
@@ -73,7 +73,10 @@ def execute(
             run.schedule()
             if run.report() and not cache.read_only:
                 run.remember(files, facts if from_snapshot else None)
-        cache.sync()
+        if run.executed_anything:
+            cache.sync()
+        for note in cache.notes:
+            warn(note)
         return run.outcome()
 
 
@@ -156,6 +159,7 @@ class _Run:
         self._fresh: set[str] = set()
         self._errors: dict[str, str] = {}
         self._exit_code = ExitCode.OK
+        self._safe_at = clock()
         self._skipped: list[str] = []
         requested = {target.label for target in plan.graph.requested}
         resources.preflight(plan.graph.actions if not plan.known else ())
@@ -271,8 +275,22 @@ class _Run:
                         stamps[f"{below}/{name}"] = (stamp(f"{directory}/{name}"), index)
         return stamps
 
+    @property
+    def executed_anything(self) -> bool:
+        """Whether there are new blobs."""
+        return self._counts["executed"] > 0
+
+    def _keep_safe(self) -> None:
+        """Every few seconds, bring what was made to disk: a killed build must not lose hours."""
+        now = self._clock()
+        if now - self._safe_at > _KEEP_SAFE_S:
+            self._cache.flush()
+            self._cache.sync()
+            self._safe_at = self._clock()
+
     def _observe(self, event: Event) -> None:
         if isinstance(event, ActionFinished):
+            self._keep_safe()
             self._counts[event.result] += 1
             if event.result != "unchanged":
                 action = self._plan.graph.actions[event.action]

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.driver.request import BuildRequest
 from modelbuild.driver.stamp import Stamp, listing, stamp
 
@@ -122,7 +123,18 @@ class SnapshotFiles:
         return data["results"] if data and data["generation"] == facts.results_generation else None
 
     def write(self, facts: Facts, results: Sequence[Sequence[Any]], graph: Mapping[str, Any] | None) -> None:
-        """Replace the snapshot; `graph` None: the stored one stands. Facts come last."""
+        """Replace the snapshot; `graph` None: the stored one stands. Facts come last.
+
+        Raises CacheError when the disk is full; what was there before is then still good.
+        """
+        try:
+            self._write_parts(facts, results, graph)
+        except OSError as error:
+            raise storage_failure(error, os.path.dirname(self._base)) from error
+
+    def _write_parts(
+        self, facts: Facts, results: Sequence[Sequence[Any]], graph: Mapping[str, Any] | None
+    ) -> None:
         os.makedirs(os.path.dirname(self._base), exist_ok=True)
         if graph is not None:
             self._write("graph", {"generation": facts.graph_generation, "graph": graph})
