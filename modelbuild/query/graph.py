@@ -48,9 +48,12 @@ class QueryGraph:
         match: Callable[[str], Iterable[Label]],
         build_files: Mapping[str, Iterable[Label]] | None = None,
     ) -> None:
-        self.nodes = {node.label: node for node in nodes}
+        declared = {node.label: node for node in nodes}
         self.match = match
         self.build_files = build_files or {}
+        loaded = {label for files in self.build_files.values() for label in files}
+        self.nodes = declared | {x: Node(x, "source file") for x in sorted(loaded - declared.keys())}
+        self._declared = declared
         self._edges: nx.DiGraph[Label] | None = None
 
     @property
@@ -71,6 +74,6 @@ class QueryGraph:
         return self._edges
 
     def siblings(self, packages: Iterable[tuple[str, str]]) -> list[Label]:
-        """All labels of some packages, each (repository, name)."""
+        """All that some packages declare, each (repository, name); not the .bzl files they load."""
         wanted = set(packages)
-        return [label for label in self.nodes if (label.repository, label.package) in wanted]
+        return [label for label in self._declared if (label.repository, label.package) in wanted]

@@ -12,6 +12,7 @@ from modelbuild.loading.load import load_graph
 from modelbuild.loading.package import Package, Target, TargetGraph
 from modelbuild.loading.patterns import TargetPattern, parse_pattern
 from modelbuild.loading.select import Select
+from modelbuild.loading.source_file import BUILD_FILE
 from modelbuild.loading.workspace import Workspace
 from modelbuild.query.build_files import build_files
 from modelbuild.query.graph import Node, QueryGraph
@@ -40,14 +41,12 @@ def load_universe(workspace: Workspace, patterns: Sequence[str], working_package
         return [label for label in _matching(pattern, targets.packages) if label in nodes]
 
     files = {package.name: build_files(workspace, package.name) for package in targets.packages.values()}
-    for labels in files.values():
-        for label in labels:
-            nodes.setdefault(label, Node(label, "source file"))
     return QueryGraph(nodes.values(), match, files)
 
 
 def _nodes(targets: TargetGraph) -> Iterator[Node]:
     for package in targets.packages.values():
+        yield Node(Label(package.repository, package.name, BUILD_FILE), "source file")
         for target in package.targets.values():
             yield _rule_node(target)
         for name, maker in package.generated.items():
@@ -72,6 +71,10 @@ def _rule_node(target: Target) -> Node:
         attributes |= {name: _plain(value) for name, value in declared.items()}
     else:
         attributes |= {name: _plain(value) for name, value in target.attributes.items()}
+    outputs = {output.name: output for output in target.outputs}
+    for name, value in attributes.items():
+        if isinstance(value, list) and value and all(isinstance(x, str) and x in outputs for x in value):
+            attributes[name] = [outputs[item] for item in value]
     attributes["visibility"] = [str(entry) for entry in target.visibility]
     attributes["generator_function"] = next((f.function for f in target.chain if f.function), "")
     own = {name: value for name, value in attributes.items() if name not in COMMON_ATTRIBUTES}
