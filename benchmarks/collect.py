@@ -1,0 +1,94 @@
+"""Gathers what README.md shows of the example pipeline, after `make build`, into benchmarks/results.
+
+    python -m benchmarks.collect [--events FILE]
+
+Writes quality.json (what `//targets:quality` made), session.json (commands and what they printed),
+machine.json, and, from a file that `modelbuild build --events FILE` wrote on a cold cache, the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from benchmarks.graph_speed import BIN, COMMANDS, installed
+from benchmarks.picture import draw
+from benchmarks.readme import RESULTS, ROOT
+
+QUALITY = ROOT / "modelbuild-out/targets/quality/quality.json"
+SESSION = (
+    "modelbuild build //targets:drone-int4",
+    'modelbuild run //targets:drone-int4 -- "climb to 40 m, then hold for ten seconds"',
+    "modelbuild explain //targets:student",
+)
+_VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+
+def versions() -> dict[str, str]:
+    """Tool -> version, of those that are installed."""
+    found = {}
+    for tool in COMMANDS:
+        path = installed(tool)
+        if path is None:
+            continue
+        completed = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        match = _VERSION.search(completed.stdout + completed.stderr)
+        found[tool] = match[0] if match else "unknown"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "versions": versions(),
+    }
+
+
+def printed(command: str) -> list[str]:
+    """The lines of one command that must succeed, stderr and stdout as a terminal shows them."""
+    completed = subprocess.run(
+        ["/bin/bash", "-c", command],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if completed.returncode != 0:
+        raise SystemExit(f"{command} failed:\n{completed.stdout}")
+    return [line.replace(f" on {platform.node()}", "") for line in completed.stdout.splitlines()]
+
+
+def write(name: str, value: Any) -> None:
+    """One file of benchmarks/results."""
+    (RESULTS / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """Collect."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=Path)
+    arguments = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    write("machine.json", machine())
+    write("quality.json", json.loads(QUALITY.read_text()))
+    write("session.json", [{"command": command, "lines": printed(command)} for command in SESSION])
+    if arguments.events:
+        draw(arguments.events, ROOT / "docs/pictures")
+
+
+if __name__ == "__main__":
+    main()

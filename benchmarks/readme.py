@@ -1,0 +1,145 @@
+"""Fills the marked blocks of README.md from benchmarks/results, so that no figure in it is typed by hand.
+
+    python -m benchmarks.readme            # rewrite the blocks
+    python -m benchmarks.readme --check    # exit 1 when a block is not what the files say
+
+A block is what stands between `<!-- filled: NAME -->` and `<!-- end filled -->`. benchmarks.collect and
+benchmarks.graph_speed write the files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+_BLOCK = re.compile(r"(<!-- filled: ([\w-]+) -->\n).*?(<!-- end filled -->)", re.DOTALL)
+_SHOWN_TARGETS = ("missions", "tokenizer", "teacher", "student", "pruned", "int4", "drone-int4")
+_NAMES = {"modelbuild": "modelbuild", "bazel": "Bazel", "dvc": "DVC", "snakemake": "Snakemake"}
+
+
+def _read(name: str) -> Any:
+    path = RESULTS / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _not_measured(command: str) -> str:
+    return f"Not recorded yet; `{command}` does it.\n"
+
+
+def speed_table() -> str:
+    """Cold, null and leaf builds beside peers, in seconds."""
+    report: Mapping[str, Any] | None = _read("graph_speed.json")
+    if not report:
+        return _not_measured("python -m benchmarks.graph_speed --json benchmarks/results/graph_speed.json")
+    sizes = sorted((size for size in report if size.isdecimal()), key=int)
+    tools = list(dict.fromkeys(tool for size in sizes for tool in report[size]))
+    head = "| seconds: null / one leaf changed / cold | " + " | ".join(f"{int(s):,} actions" for s in sizes) + " |"
+    lines = [head, "|---" * (len(sizes) + 1) + "|"]
+    for tool in tools:
+        cells = [_times(report[size].get(tool)) for size in sizes]
+        lines.append(f"| {_NAMES.get(tool, tool)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n" + _machine_line()
+
+
+def _times(row: Mapping[str, float] | None) -> str:
+    return " / ".join(_seconds(row[name]) for name in ("null", "leaf", "cold")) if row else "not run"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def _machine_line() -> str:
+    machine: Mapping[str, Any] | None = _read("machine.json")
+    if not machine:
+        return ""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"\n{machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB, {machine['system']}, "
+        f"Python {machine['python']}, {machine['date']}. {versions}.\n"
+    )
+
+
+def quality_table() -> str:
+    """What `//targets:quality` says of every step of the pipeline."""
+    report: Mapping[str, Any] | None = _read("quality.json")
+    if not report:
+        return _not_measured("make build && python -m benchmarks.collect")
+    rows: list[Mapping[str, Any]] = report["rows"]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(name.replace("_", " ") for name in columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row.get(name)) for name in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"`{value}`"
+
+
+def build_file() -> str:
+    """The targets of the example pipeline, as targets/BUILD.models declares them."""
+    path = ROOT / "targets/BUILD.models"
+    if not path.exists():
+        return "```python\n```\n"
+    text = path.read_text()
+    calls = {}
+    for node in ast.parse(text).body:  # A BUILD file of calls with literals is Python syntax, too.
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            name = next((k.value for k in node.value.keywords if k.arg == "name"), None)
+            if isinstance(name, ast.Constant):
+                calls[name.value] = ast.get_source_segment(text, node)
+    shown = [calls[name] for name in _SHOWN_TARGETS if name in calls]
+    return "```python\n" + "\n\n".join(str(call) for call in shown) + "\n```\n"
+
+
+def session() -> str:
+    """Commands and what they printed."""
+    recorded: list[Mapping[str, Any]] | None = _read("session.json")
+    if not recorded:
+        return _not_measured("make build && python -m benchmarks.collect")
+    parts = ["\n".join([f"$ {each['command']}", *each["lines"]]) for each in recorded]
+    return "```console\n" + "\n\n".join(parts) + "\n```\n"
+
+
+FILLERS: Mapping[str, Callable[[], str]] = {
+    "graph-speed": speed_table,
+    "quality": quality_table,
+    "build-file": build_file,
+    "session": session,
+}
+
+
+def filled(text: str) -> str:
+    """`text` with every block filled. Raises KeyError for a block that nobody fills."""
+    return _BLOCK.sub(lambda match: match[1] + FILLERS[match[2]]() + match[3], text)
+
+
+def main() -> int:
+    """Rewrite or check README.md."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = filled(old)
+    if arguments.check:
+        if old != new:
+            sys.stderr.write("error: README.md is not what benchmarks/results says\n")
+            sys.stderr.write("hint: run `python -m benchmarks.readme`\n")
+        return int(old != new)
+    path.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
