@@ -90,6 +90,46 @@ def choose_default(select: Select) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition in one configuration: whether it holds, and all that it asks for.
+
+    requirements: for instance the constraint values of a config_setting; they say which of two conditions is
+    the more specific one.
+    """
+
+    holds: bool
+    requirements: frozenset[str] = frozenset()
+
+
+def choose(select: Select, condition_of: Callable[[str], Condition]) -> str:
+    """The key of the branch that Bazel takes: of those that hold, the one that asks for all that the others
+    ask for and more; without any, `//conditions:default`.
+
+    condition_of: gives the Condition of a key as written. Raises LoadError when several hold and none is the
+    most specific, unless all their values are equal, or when none holds and there is no default.
+    """
+    holding = {
+        key: condition.requirements
+        for key, _ in select.branches
+        if key != DEFAULT_CONDITION and (condition := condition_of(key)).holds
+    }
+    best = [
+        key
+        for key, requirements in holding.items()
+        if not any(requirements < other for other in holding.values())
+    ]
+    if not best:
+        return choose_default(select)
+    values = [value for key, value in select.branches if key in best]
+    if any(value != values[0] for value in values):
+        raise LoadError(
+            "several conditions of this `select` hold, and none is the most specific",
+            notes=tuple(f"condition `{key}` holds" for key in best),
+        )
+    return best[0]
+
+
 def variants(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Attribute sets that together show every branch of every select at least once."""
     found: list[dict[str, Any]] = []

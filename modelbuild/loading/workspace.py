@@ -16,6 +16,8 @@ from modelbuild.loading.suggestion import did_you_mean
 
 WORKSPACE_FILE = "modelbuild.toml"
 OUTPUT_DIRECTORY = "modelbuild-out"
+_CACHE_TAG = "CACHEDIR.TAG"
+"""Marks a directory as a cache of any program, ours wherever --cache-dir put it: no packages there."""
 FOREIGN_BUILD_FILES = ("BUILD.bazel", "BUILD")
 
 
@@ -132,8 +134,8 @@ class Workspace:
                         name = entry.name
                         if name == BUILD_FILE:
                             has_build_file = entry.is_file()
-                        elif name == WORKSPACE_FILE:
-                            nested = directory != self.root and entry.is_file()
+                        elif name in {WORKSPACE_FILE, _CACHE_TAG}:
+                            nested |= directory != self.root and entry.is_file()
                         if name.startswith(".") or entry.path in skipped:
                             continue
                         if entry.is_dir(follow_symlinks=False):

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from modelbuild.errors import LoadError
-from modelbuild.loading.select import Select, choose_default, resolve_select, resolve_value, variants
+from modelbuild.loading.select import (
+    Condition,
+    Select,
+    choose,
+    choose_default,
+    resolve_select,
+    resolve_value,
+    variants,
+)
 
 DEFAULT = "//conditions:default"
 
@@ -43,3 +51,30 @@ def test_variants_show_every_branch() -> None:
     found = variants(attributes)
     assert [v["bits"] for v in found] == [4, 8, 2]
     assert [v["srcs"] for v in found] == [["s", "t"], ["s"], ["s"]]
+
+
+_CONDITIONS = {
+    ":arm": Condition(True, frozenset({"arm"})),
+    ":arm_linux": Condition(True, frozenset({"arm", "linux"})),
+    ":drone": Condition(True, frozenset({"drone"})),
+    ":x86": Condition(False, frozenset({"x86"})),
+}
+
+
+@pytest.mark.parametrize(
+    ("branches", "chosen"),
+    [
+        ({":x86": 1, ":arm": 2}, ":arm"),
+        ({":arm": 1, ":arm_linux": 2}, ":arm_linux"),
+        ({":arm_linux": 1, ":arm": 2, DEFAULT: 3}, ":arm_linux"),
+        ({":x86": 1, DEFAULT: 3}, DEFAULT),
+        ({":arm": 1, ":drone": 1}, ":arm"),
+    ],
+)
+def test_the_most_specific_condition_wins(branches: dict[str, int], chosen: str) -> None:
+    assert choose(Select(tuple(branches.items())), _CONDITIONS.__getitem__) == chosen
+
+
+def test_conditions_that_contradict_each_other() -> None:
+    with pytest.raises(LoadError, match="none is the most specific"):
+        choose(Select(((":arm", 1), (":drone", 2))), _CONDITIONS.__getitem__)

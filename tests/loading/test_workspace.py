@@ -78,6 +78,9 @@ def test_packages_are_found_where_a_person_expects_them(tmp_path: Path) -> None:
         (root / package).mkdir(parents=True, exist_ok=True)
         (root / package / "BUILD.models").touch()
     (root / "nested" / "modelbuild.toml").touch()
+    (root / "other_cache").mkdir()
+    for name in ("BUILD.models", "CACHEDIR.TAG"):
+        (root / "other_cache" / name).touch()
     (root / "dir" / "BUILD.models").mkdir(parents=True)
     os.symlink(root / "a", root / "link")
     os.symlink(root, root / "a" / "loop")
