@@ -15,6 +15,7 @@ from modelbuild.execution.executor import LocalBlobs
 from modelbuild.execution.materialize import ActionDirectory
 from modelbuild.tree import Tree, TreeFile
 
+_PROGRAM_STARTS = (b"#!", b"\x7fELF")
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 
 
@@ -32,12 +33,15 @@ class OutputPolicy:
 
     scope: directory below which every file has to be declared; empty for the whole root.
     ignored: files that modelbuild itself put there.
-    executable: outputs are executable whatever their mode, as Bazel's are.
+    programs: an output that is a script or an ELF file is executable whatever its mode. (Bazel makes every
+    output executable; this keeps what that is good for, and data stay read-only files.)
+    executable: outputs are executable whatever they are: the rule says so.
     refuse_pickles: weights that run code when they are loaded are an error.
     """
 
     scope: str = ""
     ignored: frozenset[str] = frozenset()
+    programs: bool = False
     executable: bool = False
     refuse_pickles: bool = False
 
@@ -181,7 +185,7 @@ class OutputCollector:
                 return source.digest, source.executable
             return self._copy(real)
         status = os.lstat(path)
-        executable = self._policy.executable or bool(status.st_mode & stat.S_IXUSR)
+        executable = self._is_executable(path, status.st_mode)
         if status.st_nlink > 1:
             # Another name of the same file may lie outside, where its owner goes on writing to it.
             return self._copy(path)
@@ -195,7 +199,15 @@ class OutputCollector:
     def _copy(self, path: str) -> tuple[Digest, bool]:
         digest = digest_file(path)
         self._blobs.put_file(path, digest)
-        return digest, self._policy.executable or bool(os.stat(path).st_mode & stat.S_IXUSR)
+        return digest, self._is_executable(path, os.stat(path).st_mode)
+
+    def _is_executable(self, path: str, mode: int) -> bool:
+        if self._policy.executable or mode & stat.S_IXUSR:
+            return True
+        if not self._policy.programs:
+            return False
+        with open(path, "rb", buffering=0) as stream:
+            return stream.read(4).startswith(_PROGRAM_STARTS)
 
     def _output(
         self, artifact: Artifact, files: Mapping[str, str], digests: Mapping[str, tuple[Digest, bool]]

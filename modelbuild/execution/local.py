@@ -51,7 +51,7 @@ class LocalExecutor:
 
     Python tools may leave nothing in their directory but their outputs. Shell commands, as in Bazel, may
     leave what they like beside their inputs, and it is dropped; below `modelbuild-out/`, where outputs
-    lie, an undeclared file is an error. Outputs of shell commands are executable, as in Bazel.
+    lie, an undeclared file is an error. Scripts and programs that shell commands make are executable.
     """
 
     def __init__(
@@ -303,7 +303,8 @@ def _worker_kind(action: Action) -> WorkerKind | None:
 def _policy(action: Action) -> OutputPolicy:
     if isinstance(action.tool, PythonTool):
         return OutputPolicy(ignored=frozenset({_REQUEST}), refuse_pickles=True)
-    return OutputPolicy(scope="modelbuild-out", executable=True)
+    stated = bool(action.params.get("executable"))
+    return OutputPolicy(scope="modelbuild-out", programs=True, executable=stated)
 
 
 def _shell_arguments(command: str, directory: ActionDirectory) -> list[str]:

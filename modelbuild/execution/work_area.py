@@ -44,7 +44,12 @@ class WorkArea:
         self._root_user = os.geteuid() == 0
 
     def open(self) -> None:
-        """Claim the area, and clear it of what a killed build left. Raises CacheError."""
+        """Claim the area, and clear it of what a killed build left. Raises CacheError.
+
+        A read-only cache is no error before an action wants to run: it can still give hits.
+        """
+        if os.path.isdir(os.path.dirname(self.path)) and not os.access(os.path.dirname(self.path), os.W_OK):
+            return
         try:
             os.makedirs(self._idle_folder, exist_ok=True)
             os.makedirs(self._trash_folder, exist_ok=True)
@@ -79,7 +84,7 @@ class WorkArea:
             self._lock_file = None
 
     def take(self, key: str, folders: frozenset[str]) -> ActionDirectory:
-        """An empty directory for the action `key`, with `folders` below its root."""
+        """An empty directory for the action `key`, with `folders` below its root. Raises OSError."""
         base = f"{self.path}/{key}"
         while (idle := self._pop(folders)) is not None:
             try:

@@ -30,7 +30,18 @@ def test_only_declared_inputs_are_there(bench: Any) -> None:
     assert bench.shell(f"find . ! -type d | sort > /tmp/x.$$; mv /tmp/x.$$ {OUT}", source) == "./pkg/a.txt\n"
 
 
-def test_outputs_are_executable_as_in_bazel(bench: Any) -> None:
+def test_data_is_a_read_only_file(bench: Any) -> None:
+    output = bench.run(bench.prepare(ShellTool(), command=f"echo data > {OUT}")).outputs[OUT]
+    assert not output.executable
+    assert os.stat(bench.blobs.path(output.digest)).st_mode & 0o777 == 0o444
+
+
+def test_what_the_rule_says_is_executable(bench: Any) -> None:
+    action = bench.prepare(ShellTool(), command=f"echo data > {OUT}", executable=True)
+    assert bench.run(action).outputs[OUT].executable
+
+
+def test_a_script_is_executable_whatever_its_mode(bench: Any) -> None:
     result = bench.run(bench.prepare(ShellTool(), command=f"echo '#!/bin/sh' > {OUT}"))
     output = result.outputs[OUT]
     assert output.executable
@@ -41,7 +52,7 @@ def test_outputs_are_executable_as_in_bazel(bench: Any) -> None:
 def test_the_output_is_renamed_into_the_cache(bench: Any) -> None:
     result = bench.run(bench.prepare(ShellTool(), command=f"echo x > {OUT}; stat -c %i {OUT}"))
     inode = int(bench.blobs.read(result.log).decode())
-    assert os.stat(bench.blobs.path(result.outputs[OUT].digest, executable=True)).st_ino == inode
+    assert os.stat(bench.blobs.path(result.outputs[OUT].digest)).st_ino == inode
 
 
 def test_an_input_is_a_symlink_to_the_file_itself(bench: Any) -> None:
