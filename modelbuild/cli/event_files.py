@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from modelbuild.cli.board import Board
-from modelbuild.errors import UsageError
+from modelbuild.errors import EnvironmentFailure, UsageError
 from modelbuild.events import (
     ActionFinished,
     ActionProgress,
@@ -30,6 +32,16 @@ def open_for_writing(path: str, flag: str) -> TextIO:
         ) from error
 
 
+@contextmanager
+def _writing(stream: TextIO) -> Iterator[None]:
+    """A report that is cut short must not pass for a whole one."""
+    try:
+        yield
+    except OSError as error:
+        notes = (error.strerror or str(error),)
+        raise EnvironmentFailure(f"`{stream.name}` cannot be written", notes=notes) from error
+
+
 class JsonlSink:
     """One JSON object a line, as events happen; the schema is that of modelbuild.events."""
 
@@ -38,9 +50,11 @@ class JsonlSink:
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        self._stream.write(json.dumps(to_json(event), separators=(",", ":"), ensure_ascii=False) + "\n")
-        if isinstance(event, BuildFinished):
-            self._stream.close()
+        line = json.dumps(to_json(event), separators=(",", ":"), ensure_ascii=False)
+        with _writing(self._stream):
+            self._stream.write(line + "\n")
+            if isinstance(event, BuildFinished):
+                self._stream.close()
 
 
 class ProfileSink:
@@ -133,7 +147,7 @@ class ProfileSink:
             "critical_path_s": event.critical_path_s,
             "exit_code": event.exit_code,
         }
-        with self._stream:
+        with _writing(self._stream), self._stream:
             document = {"traceEvents": header + self._rows, "displayTimeUnit": "ms", "otherData": other}
             json.dump(document, self._stream)
             self._stream.write("\n")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from modelbuild.cli.console import tee
 from modelbuild.cli.event_files import JsonlSink, ProfileSink, ResultSink, open_for_writing
-from modelbuild.errors import UsageError
+from modelbuild.errors import EnvironmentFailure, UsageError
 
 
 def profile_of(replay: Any, path: Path, *, fail: bool) -> dict[str, Any]:
@@ -79,6 +80,21 @@ def test_result_document(replay: Any) -> None:
         }
     ]
     assert document["skipped"] == ["//targets:drone-int4"]
+
+
+@pytest.mark.parametrize("sink", [JsonlSink, ProfileSink])
+def test_full_disk(sink: Any, replay: Any) -> None:
+    stream = open_for_writing("/dev/full", "--events")
+    report = sink(stream)
+
+    def feed() -> None:
+        for event in replay.made_up():
+            report(event)
+
+    with pytest.raises(EnvironmentFailure, match="`/dev/full` cannot be written"):
+        feed()
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 def test_unwritable_file(tmp_path: Path) -> None:
