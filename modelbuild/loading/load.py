@@ -83,7 +83,7 @@ class _Loading:
         if not requested:
             what = "no test" if tests_only else "no target"
             shown = " ".join(f"`{text}`" for text in patterns)
-            raise LoadError(f"{what} matches {shown}", hint=self._nothing_hint(parsed))
+            raise LoadError(f"{what} matches {shown}", hint=self._nothing_hint(parsed, tests_only=tests_only))
         order = self._closure(requested)
         targets = {target.label: target for target in order}
         return TargetGraph(
@@ -242,8 +242,10 @@ class _Loading:
         self._resolve(label, None)
         return label
 
-    def _nothing_hint(self, patterns: Sequence[TargetPattern]) -> str | None:
-        if any(pattern.kind != "target" for pattern in patterns):
+    def _nothing_hint(self, patterns: Sequence[TargetPattern], *, tests_only: bool) -> str | None:
+        if any(pattern.negative for pattern in patterns):
+            return "a pattern that starts with `-` takes away what stands before it"
+        if not tests_only and any(pattern.kind != "target" for pattern in patterns):
             return "a wildcard leaves out targets that are tagged `manual`"
         return None
 

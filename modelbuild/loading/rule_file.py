@@ -110,11 +110,15 @@ def _run_file(path: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path] = module  # pydantic looks a class's annotations up there
+    writes_bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # loading leaves no `__pycache__` in a workspace: a glob would see it
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[path]
         raise
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
     return module
 
 

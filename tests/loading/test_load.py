@@ -96,6 +96,7 @@ def test_a_rule_class_is_loaded_from_a_workspace_file(tree: Tree) -> None:
     assert a.instance is not None
     assert a.instance.model_dump()["level"] == 3
     assert str(tree.root / "toolchains/x/rule.py") in graph.facts.files
+    assert sorted(os.listdir(tree.root / "toolchains/x")) == ["BUILD.models", "rule.py"]
 
 
 def test_none_means_the_default_as_in_bazel(tree: Tree) -> None:
