@@ -20,7 +20,8 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 @dataclass(frozen=True)
 class GgufTokenizer:
     """What `tokenizer.ggml.*` says. bos, eos, pad: token numbers, None where the tokenizer has none.
-    prompt_suffix: the text between a prompt and its completion."""
+    prompt_suffix: the text between a prompt and its completion.
+    """
 
     pre: str
     tokens: tuple[str, ...]

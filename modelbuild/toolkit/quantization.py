@@ -1,7 +1,7 @@
-"""Integer weights for any model made of `torch.nn.Linear`: the grid, rounding to it, and the tree. Imports torch.
+"""Integer weights for any model made of `torch.nn.Linear`: grid, rounding, tree. Imports torch.
 
-Scales are rounded to float16 *before* codes are computed, so that formats with float16 scales (GGUF's Q4_0 and
-Q8_0) can hold the same weights bit for bit.
+Scales are rounded to float16 *before* codes are computed, so that formats with float16 scales (GGUF's Q4_0
+and Q8_0) can hold the same weights bit for bit.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Layer:
 
 
 def round_to_nearest(weight: torch.Tensor, grid: Grid) -> PackedWeight:
-    """Round a matrix [rows, columns] to its grid. Raises ToolError for weights that float16 scales cannot reach."""
+    """Round a matrix [rows, columns]. Raises ToolError for weights that float16 scales cannot reach."""
     rows = weight.shape[0]
     groups = weight.detach().float().reshape(rows, -1, grid.group_size or weight.shape[1])
     if not torch.isfinite(groups).all():
@@ -143,7 +143,7 @@ def compare(weight: torch.Tensor, quantized: PackedWeight, scheme: str) -> Layer
 
 
 def round_embeddings(model: torch.nn.Module, grid: Grid) -> dict[str, Layer]:
-    """Round embeddings and the output matrix to `grid`, in place too, so that what follows sees the rounded ones."""
+    """Round embeddings and the output matrix, in place too, so that what follows sees the rounded ones."""
     layers: dict[str, Layer] = {}
     for name in embedding_names(model):
         module = model.get_submodule(name)

@@ -12,7 +12,7 @@ from modelbuild.toolkit.text_evaluation import TorchWriter, check_same_tokens, e
 
 
 def main(request: Request) -> None:
-    """Inputs: subject, dataset, parent where there is one. Outputs: metrics. Params: those of evaluate_text."""
+    """Inputs: subject, dataset, and parent where there is one. Outputs: metrics."""
     seed_torch(0, request.threads)
     source = request.inputs["subject"]
     size = weights_size(source)

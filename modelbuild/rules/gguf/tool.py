@@ -55,7 +55,7 @@ class Stored:
 
 
 def main(request: Request) -> None:
-    """Inputs: model. Outputs: model (GGUF), tensors (JSON). Params: type, embeddings and the rest of the rule."""
+    """Inputs: model. Outputs: model (GGUF), tensors (JSON). Params: those of the rule."""
     model = request.inputs["model"]
     params = request.params
     config = read_config(model)
@@ -98,15 +98,14 @@ def convert(
         if name is None:
             raise ToolError(f"tensor `{source}` has no place in a GGUF file of `{family.architecture}`")
         order = _row_order(source, config) if family.permuted else None
-        asked = params["type"]
-        if re.search(r"embed_tokens|lm_head", source) and params["embeddings"] != "auto":
-            asked = params["embeddings"]
+        named = params["embeddings"] != "auto" and re.search(r"embed_tokens|lm_head", source)
+        asked = params["embeddings"] if named else params["type"]
         if source in packed:
             weight = packed[source] if order is None else packed[source].rows(order)
             result.append(_pack(name, weight, asked, requantize=params["allow_requantize"]))
         else:
             values = plain[source] if order is None else plain[source][order]
-            result.append(_float(name, values, asked, in_packed_model=bool(packed)))
+            result.append(_float(name, values, asked, keep=bool(packed) and not named))
     return result
 
 
@@ -148,7 +147,7 @@ def _pack(name: str, weight: PackedWeight, asked: str, *, requantize: bool) -> S
                 f"`{name}` cannot be stored as {asked} without rounding it a second time: {reason}",
                 "quantize with group_size = 32, symmetric = True, or set allow_requantize = True",
             )
-        return _float(name, weight.dequantized(), asked, in_packed_model=False)
+        return _float(name, weight.dequantized(), asked, keep=False)
     rows, columns = weight.codes.shape
     blocks = columns // BLOCK
     scales = np.repeat(weight.scales, weight.group_size // BLOCK, axis=1).astype("<f2")
@@ -175,13 +174,13 @@ def _not_repackable(weight: PackedWeight) -> str:
     return ""
 
 
-def _float(name: str, values: Array, asked: str, *, in_packed_model: bool) -> Stored:
-    """A tensor with float values. Vectors are always F32; in a packed model nothing else is rounded."""
+def _float(name: str, values: Array, asked: str, *, keep: bool) -> Stored:
+    """A tensor with float values. Vectors are always F32. keep: whether matrices stay as they are stored."""
     shape = values.shape
     kept = Type.F16 if values.dtype == np.float16 else Type.F32
     if values.ndim == 1:
         return Stored(name, Type.F32, values.astype(np.float32), shape, "stored")
-    type_ = kept if asked == "auto" or (in_packed_model and asked not in ("F32", "F16")) else Type[asked]
+    type_ = kept if asked == "auto" or keep else Type[asked]
     if type_ is kept:
         return Stored(name, kept, np.ascontiguousarray(values), shape, "stored")
     if type_ not in (Type.F32, Type.F16) and shape[-1] % BLOCK:

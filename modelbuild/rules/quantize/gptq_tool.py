@@ -30,7 +30,7 @@ from modelbuild.toolkit.seeding import seed_torch
 
 
 def main(request: Request) -> None:
-    """Inputs: model, calibration. Outputs: model. Params: those of rounding, calibration_samples, damping, seed."""
+    """Inputs: model, calibration. Outputs: model. Params: those of the rule."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     params = request.params
     grid = read_grid(params)
