@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import struct
@@ -50,7 +51,7 @@ def action_key(
 ) -> ActionKey:
     """The key of `action`, given its tool's identity and the digest of each input by logical name."""
     components = {
-        "schema": _sha256(["modelbuild-action", KEY_SCHEMA, salt]),
+        "schema": _schema(salt),
         "command": _sha256(
             [
                 type(action.tool).__name__,
@@ -66,7 +67,7 @@ def action_key(
                 for name, value in sorted(inputs.items())
             ]
         ),
-        "platform": _sha256(list(action.platform)),
+        "platform": _platform(action.platform),
     }
     return ActionKey(_sha256(components), components)
 
@@ -79,6 +80,16 @@ def canonical(value: Any) -> bytes:
     parts: list[bytes] = []
     _encode(value, parts)
     return b"".join(parts)
+
+
+@functools.cache
+def _schema(salt: str) -> str:
+    return _sha256(["modelbuild-action", KEY_SCHEMA, salt])
+
+
+@functools.cache
+def _platform(constraints: tuple[str, ...]) -> str:
+    return _sha256(list(constraints))
 
 
 def _sha256(value: Any) -> str:

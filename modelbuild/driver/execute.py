@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +16,8 @@ from modelbuild.driver.build import Clock, analysis_event
 from modelbuild.driver.checking import compare_results
 from modelbuild.driver.graph_codec import decode_graph, encode_graph
 from modelbuild.driver.request import BuildOutcome, BuildRequest
-from modelbuild.driver.snapshot import Difference, Facts, SnapshotFiles
-from modelbuild.driver.stamp import Stamp, listing, stamp
+from modelbuild.driver.snapshot import Difference, Facts, SnapshotFiles, new_generation
+from modelbuild.driver.stamp import Stamp, listing, stamp, stamp_after_reading
 from modelbuild.driver.standing import StandingResults, untouched
 from modelbuild.driver.verdict import report_verdicts
 from modelbuild.driver.world import BuildWorld
@@ -61,7 +61,7 @@ def execute(
         plan = _stored_plan(files, facts, difference) if facts and not difference.loading else None
         from_snapshot = plan is not None
         if plan is None:
-            plan = _fresh_plan(request)
+            plan = _fresh_plan(request, sink, clock)
         sink(analysis_event(clock, plan.counts, from_snapshot=from_snapshot))
 
         def warn(text: str) -> None:
@@ -95,33 +95,40 @@ def _stored_plan(files: SnapshotFiles, facts: Facts, difference: Difference) -> 
     )
 
 
-def _fresh_plan(request: BuildRequest) -> Plan:
+def _fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
     from modelbuild.analysis.analyze import analyze  # noqa: PLC0415 - brings pydantic and Starlark
     from modelbuild.loading.load import load_graph  # noqa: PLC0415
     from modelbuild.loading.workspace import open_workspace  # noqa: PLC0415
 
+    started = time.time_ns()
     targets = load_graph(
         open_workspace(str(request.root)),
         request.patterns,
         working_package=request.working_package,
         tests_only=request.command == "test",
     )
-    # Stamps are taken before analysis: a file that changes from here on differs next time.
-    read = [*targets.facts.files, *targets.facts.absent, *_own_sources()]
-    loading = {path: stamp(path) for path in (os.path.join(request.root, name) for name in read)}
-    directories = {
-        path: (stamp(path), listing(path, request.own_paths))
-        for path in (os.path.join(request.root, name) for name in targets.facts.directories)
-    }
+    for text in targets.messages:
+        sink(Message(clock(), "info", text))
     graph = analyze(targets).graph
+    read = [*targets.facts.files, *targets.facts.absent, *_modules(str(request.root))]
+    loading = {path: stamp_after_reading(path, started) for path in read}
+    directories = {
+        path: (stamp_after_reading(path, started), listing(path, request.own_paths))
+        for path in targets.facts.directories
+    }
     counts = (len(targets.packages), len(targets.targets), len(graph.actions))
     return Plan(graph, loading, directories, counts)
 
 
-def _own_sources() -> list[str]:
-    """The files of modelbuild that are in use: an edited rule or analysis changes what BUILD files mean."""
-    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "modelbuild"]
-    return sorted(module.__file__ for module in modules if module.__file__)
+def _modules(root: str) -> list[str]:
+    """Python files that decide what BUILD files mean: modelbuild's own, and what rule files imported."""
+    return sorted(
+        module.__file__
+        for name, module in list(sys.modules.items())
+        if (file := getattr(module, "__file__", None))
+        and (name.partition(".")[0] == "modelbuild" or file.startswith(f"{root}/"))
+        and module.__file__
+    )
 
 
 class _Run:
@@ -248,8 +255,8 @@ class _Run:
         encoded = None if before else encode_graph(graph)
         files.write(
             Facts(
-                graph_generation=before.graph_generation if before else uuid.uuid4().hex,
-                results_generation=uuid.uuid4().hex,
+                graph_generation=before.graph_generation if before else new_generation(),
+                results_generation=new_generation(),
                 loading=self._plan.loading,
                 directories=self._plan.directories,
                 environment=environment,

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from typing import Any
 
 from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.driver.request import BuildRequest
-from modelbuild.driver.stamp import Stamp, listing, stamp
+from modelbuild.driver.stamp import RACY, Stamp, listing, stamp
 
 SNAPSHOT_SCHEMA = 1
 
@@ -72,7 +71,7 @@ def compare(facts: Facts, root: Path, output_root: Path, own: Collection[str]) -
             difference.loading = True
             return difference
     for path, (known, names) in facts.directories.items():
-        if stamp(path) != known and listing(path, own) != names:
+        if stamp(path) != known and (known == RACY or listing(path, own) != names):
             difference.loading = True
             return difference
     difference.environment = any(stamp(path) != known for path, known in facts.environment.items())
@@ -85,6 +84,11 @@ def compare(facts: Facts, root: Path, output_root: Path, own: Collection[str]) -
         if stamp(prefix + path) != known:
             difference.outputs.add(action)
     return difference
+
+
+def new_generation() -> str:
+    """A name that no other build has chosen."""
+    return os.urandom(16).hex()
 
 
 class SnapshotFiles:
@@ -151,7 +155,7 @@ class SnapshotFiles:
 
     def _write(self, part: str, data: Mapping[str, Any]) -> None:
         path = f"{self._base}.{part}.json"
-        temporary = f"{path}.{uuid.uuid4().hex}"
+        temporary = f"{path}.{new_generation()}"
         try:
             with open(temporary, "w") as stream:
                 stream.write(json.dumps({"schema": SNAPSHOT_SCHEMA, **data}, separators=(",", ":")))

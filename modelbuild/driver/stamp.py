@@ -34,6 +34,17 @@ def stamp_before_reading(path: str) -> Stamp:
     return found
 
 
+def stamp_after_reading(path: str, started_ns: int) -> Stamp:
+    """The stamp of a path that was read some time after `started_ns`.
+
+    RACY when it may have changed since then: what was read is then not known to be what is there.
+    """
+    found = stamp(path)
+    if found and max(found[2], found[3]) > started_ns - _TIMESTAMP_GRANULE_NS:
+        return RACY
+    return found
+
+
 def listing(path: str, own: Collection[str]) -> str:
     """A digest of the names in a directory; empty when it is none.
 

@@ -124,7 +124,7 @@ class BuildWorld:
         self, action: Action, settled: Settled, inputs: Mapping[str, OutputDigest], reason: str
     ) -> None:
         """Write down what happened to the action, unless nothing did."""
-        if settled.outcome not in ("unchanged", "failed"):
+        if settled.outcome != "unchanged" and settled.key.sha256:
             self._cache.trace.record(new_row(action, settled, self.detail(action, inputs), reason))
 
     def run(

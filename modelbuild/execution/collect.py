@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import zipfile
@@ -12,7 +13,7 @@ from modelbuild.actions.result import OutputDigest
 from modelbuild.artifact import Artifact
 from modelbuild.digest import Digest, digest_file
 from modelbuild.execution.executor import LocalBlobs
-from modelbuild.execution.materialize import ActionDirectory
+from modelbuild.execution.materialize import ActionDirectory, PlacedFile
 from modelbuild.tree import Tree, TreeFile
 
 _PROGRAM_STARTS = (b"#!", b"\x7fELF")
@@ -53,11 +54,17 @@ class OutputCollector:
         self._directory = directory
         self._blobs = blobs
         self._policy = policy
-        self._root = os.path.realpath(directory.root)
-        self._inputs = {os.path.realpath(each.path): each for each in directory.placed}
         self._adopted: dict[str, tuple[Digest, bool]] = {}
         self._linked: set[str] = set()
         """Paths that lead through a symlink: the file may be an output under another name, too."""
+
+    @functools.cached_property
+    def _root(self) -> str:
+        return os.path.realpath(self._directory.root)
+
+    @functools.cached_property
+    def _inputs(self) -> dict[str, PlacedFile]:
+        return {os.path.realpath(each.path): each for each in self._directory.placed}
 
     def collect(self, outputs: Mapping[str, Artifact]) -> dict[str, OutputDigest]:
         """The digests of `outputs`, whose blobs are then stored. Raises BadOutput."""
@@ -190,10 +197,9 @@ class OutputCollector:
             # Another name of the same file may lie outside, where its owner goes on writing to it.
             return self._copy(path)
         digest = self._blobs.adopt(path, executable=executable)
-        self._adopted[os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))] = (
-            digest,
-            executable,
-        )
+        if self._linked:
+            place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+            self._adopted[place] = (digest, executable)
         return digest, executable
 
     def _copy(self, path: str) -> tuple[Digest, bool]:
