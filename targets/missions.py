@@ -24,6 +24,10 @@ _ONES += ["twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "
 _TENS = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _DIRECTIONS = ["north", "south", "east", "west", "forward", "back", "left", "right"]
 _WAYPOINTS = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "home", "base"]
+# Operators speak in round numbers.
+_ALTITUDES = [5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120]
+_DISTANCES = [5, 10, 20, 25, 30, 40, 50, 75, 100, 150, 200]
+_SECONDS = [5, 10, 15, 20, 30, 40, 45, 60, 90, 120]
 _JOINS = [" then ", ", then ", " and then ", ", ", " and ", "; ", ". then ", ", after that "]
 _OPENINGS = ["", "", "", "", "please ", "drone, ", "ok, ", "now "]
 _HELD_OUT = {
@@ -47,7 +51,7 @@ class _Speaker:
     def number(self, value: int) -> str:
         """In digits, or in words when an operator might say it so."""
         spoken = value < 20 or (value < 100 and value % 10 == 0)
-        return _words(value) if spoken and self.rng.random() < 0.3 else str(value)
+        return _words(value) if spoken and self.rng.random() < 0.25 else str(value)
 
     def measure(self, value: int, *units: str, short: str) -> str:
         """`40 metres`, `forty m`, and for a noisy speaker `40m`."""
@@ -73,13 +77,13 @@ def _words(value: int) -> str:
 
 
 def _takeoff(s: _Speaker) -> tuple[str, Command]:
-    altitude = s.rng.randint(2, 60)
+    altitude = s.rng.choice(_ALTITUDES[:10])
     verb = s.pick("take off", "take off", "lift off", "launch")
     return f"{verb} to {s.metres(altitude)}", {"op": "takeoff", "altitude_m": altitude}
 
 
 def _climb(s: _Speaker) -> tuple[str, Command]:
-    altitude = s.rng.randint(5, 150)
+    altitude = s.rng.choice(_ALTITUDES)
     if s.noisy and s.rng.random() < 0.4:
         text = f"{s.pick('climb', 'up', 'clb')} {s.metres(altitude)}"
     else:
@@ -88,7 +92,7 @@ def _climb(s: _Speaker) -> tuple[str, Command]:
 
 
 def _descend(s: _Speaker) -> tuple[str, Command]:
-    altitude = s.rng.randint(2, 80)
+    altitude = s.rng.choice(_ALTITUDES[:10])
     if s.noisy and s.rng.random() < 0.4:
         text = f"{s.pick('descend', 'down', 'desc')} {s.metres(altitude)}"
     else:
@@ -97,7 +101,7 @@ def _descend(s: _Speaker) -> tuple[str, Command]:
 
 
 def _hold(s: _Speaker) -> tuple[str, Command]:
-    seconds = s.rng.choice([*range(2, 60), 60, 120, 180, 300])
+    seconds = s.rng.choice(_SECONDS)
     if s.noisy and s.rng.random() < 0.4:
         text = f"{s.pick('hold', 'wait', 'hov')} {s.seconds(seconds)}"
     else:
@@ -106,7 +110,7 @@ def _hold(s: _Speaker) -> tuple[str, Command]:
 
 
 def _move(s: _Speaker) -> tuple[str, Command]:
-    direction, distance = s.rng.choice(_DIRECTIONS), s.rng.randint(2, 250)
+    direction, distance = s.rng.choice(_DIRECTIONS), s.rng.choice(_DISTANCES)
     verb, length = s.pick("fly", "move", "go"), s.metres(distance)
     if s.noisy and s.rng.random() < 0.4:
         text = f"{direction} {length}"
@@ -117,14 +121,14 @@ def _move(s: _Speaker) -> tuple[str, Command]:
 
 def _turn(s: _Speaker) -> tuple[str, Command]:
     direction = s.pick("left", "right")
-    degrees = s.rng.choice([15, 20, 30, 45, 60, 75, 90, 120, 135, 180, 270])
+    degrees = s.rng.choice([30, 45, 60, 90, 120, 180])
     angle = s.measure(degrees, "degrees", short="deg")
     text = s.pick(f"turn {direction} {angle}", f"turn {angle} {direction}", f"rotate {angle} {direction}")
     return text, {"op": "turn", "direction": direction, "degrees": degrees}
 
 
 def _speed(s: _Speaker) -> tuple[str, Command]:
-    value = s.rng.randint(1, 20)
+    value = s.rng.randint(1, 10)
     rate = s.measure(value, "meters per second", "metres per second", short="m/s")
     return f"{s.pick('set speed to', 'set speed', 'speed')} {rate}", {"op": "speed", "speed_mps": value}
 
@@ -136,7 +140,7 @@ def _goto(s: _Speaker) -> tuple[str, Command]:
 
 
 def _photo(s: _Speaker) -> tuple[str, Command]:
-    count = s.rng.randint(1, 12)
+    count = s.rng.randint(1, 6)
     if count == 1:
         text = s.pick("take a photo", "take a picture", "snap a photo", "take one photo")
     else:
@@ -146,7 +150,7 @@ def _photo(s: _Speaker) -> tuple[str, Command]:
 
 
 def _orbit(s: _Speaker) -> tuple[str, Command]:
-    radius, turns = s.rng.randint(5, 60), s.rng.randint(1, 6)
+    radius, turns = s.rng.choice(_ALTITUDES[:8]), s.rng.randint(1, 4)
     times = s.pick("once", "one time") if turns == 1 else s.pick(f"{s.number(turns)} times")
     text = f"{s.pick('orbit', 'circle')} {times} at {s.metres(radius)}"
     return text, {"op": "orbit", "radius_m": radius, "turns": turns}
@@ -169,10 +173,10 @@ _COMMANDS: dict[str, Callable[[_Speaker], tuple[str, Command]]] = {
 
 
 def _operations(rng: random.Random) -> list[str]:
-    """One to four commands; takeoff only first, land and return only last."""
-    count = rng.choices((1, 2, 3, 4), (12, 40, 33, 15))[0]
+    """One to three different commands; takeoff only first, land and return only last."""
+    count = rng.choices((1, 2, 3), (30, 45, 25))[0]
     middle = [name for name in _COMMANDS if name not in ("takeoff", "land", "return")]
-    names = [rng.choice(middle) for _ in range(count)]
+    names = rng.sample(middle, count)
     if rng.random() < 0.12:
         names[0] = "takeoff"
     if count > 1 and rng.random() < 0.2:
@@ -253,6 +257,6 @@ def generate(args: dict[str, Any], seed: int) -> Iterator[Row]:
     yield from rows("eval", "noisy", quarter, unique=True)
     yield from rows("eval", "compositional", quarter, unique=True)
     for split in ("calibration", "train"):
-        noisy = [rng.random() < 0.35 for _ in range(args[split])]
+        noisy = [rng.random() < 0.3 for _ in range(args[split])]
         for is_noisy in noisy:
             yield from rows(split, "noisy" if is_noisy else "canonical", 1, unique=split == "calibration")

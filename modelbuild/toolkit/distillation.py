@@ -2,10 +2,10 @@
 
 loss = alpha * KD * T^2 + beta * task + gamma * match
 
-KD is KL(teacher || student) at temperature T (Hinton et al. 2015; T^2 keeps the gradient's size as T
-grows), from logits that the teacher left once for all its students. task is cross entropy with the dataset's
-answers. match compares what goes on inside; for it the teacher runs beside the student, since keeping its hidden states
-on disk would take (layers x width) halves for every token:
+KD is KL(teacher || student) at temperature T (Hinton et al. 2015; T^2 keeps the gradient's size as T grows),
+from logits that the teacher left once for all its students. task is cross entropy with the dataset's answers.
+match compares what goes on inside; for it the teacher runs beside the student, since keeping its hidden
+states on disk would take (layers x width) halves for every token:
 
     hidden     mean squared error between hidden states, the student's through a learnt linear projector,
                both normalised (FitNets, Romero et al. 2015; TinyBERT, Jiao et al. 2020)

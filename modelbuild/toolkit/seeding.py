@@ -17,3 +17,5 @@ def seed_torch(seed: int, threads: int) -> None:
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True)
+    # Every operation here writes all of its result; filling it first would only hide one that does not.
+    torch.utils.deterministic.fill_uninitialized_memory = False

@@ -14,8 +14,8 @@ outcomes are values / T and the tail of that T, normalised together; the student
 normalised over all classes, those outside the k summed into one. The divergence over these k + 1 outcomes is
 a lower bound of the one over all classes (data processing inequality), and equal to it when k is all of them.
 Leaving the tail out instead would teach a distribution that is too sharp, and taking the tail's probability
-to the power 1/T one that is sharper still: at T = 2 ten thousand classes of 1e-8 weigh 1, not 0.01. Between the
-temperatures of the table the tail's logarithm, which is convex in 1/T, is interpolated.
+to the power 1/T one that is sharper still: at T = 2 ten thousand classes of 1e-8 weigh 1, not 0.01. Between
+the temperatures of the table the tail's logarithm, which is convex in 1/T, is interpolated.
 """
 
 from __future__ import annotations

@@ -21,13 +21,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from modelbuild.toolkit.allocator import keep_freed_memory
 from modelbuild.toolkit.progress import report
 from modelbuild.toolkit.request import Request, ToolError
 from modelbuild.toolkit.seeding import seed_torch
 from modelbuild.toolkit.task import Batch, Examples, Task
 
 CHECKPOINT_INTERVAL_S = 10.0
-"""Seconds between checkpoints, and never more than a twentieth of the time is spent on them."""
+"""Seconds between checkpoints."""
+CHECKPOINT_SHARE = 0.05
+"""The most of a run's time that goes into checkpoints: large models are saved less often."""
 ADAM_BETAS = (0.9, 0.98)
 _POOL_BATCHES = 32
 """Batches are made of examples of like length, out of pools of so many shuffled batches."""
@@ -133,6 +136,7 @@ def fit(
     scratch: where to checkpoint, and to continue from what is there. Raises ToolError when the loss is
     no number any more.
     """
+    keep_freed_memory()
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         [
@@ -198,7 +202,7 @@ class Checkpoint:
     ) -> None:
         """Write when long enough has passed since the last time."""
         now = time.monotonic()
-        if now - self._last < max(CHECKPOINT_INTERVAL_S, 20 * self._cost):
+        if now - self._last < max(CHECKPOINT_INTERVAL_S, self._cost / CHECKPOINT_SHARE):
             return
         tensors: dict[str, torch.Tensor] = {}
         for name, parameter in named.items():
