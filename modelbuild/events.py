@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 EVENTS_SCHEMA = 1
 
@@ -100,6 +100,8 @@ class TargetFinished(Event):
 class TestFinished(Event):
     """A test's verdict is known. cached: its action did not run in this build."""
 
+    __test__: ClassVar[bool] = False  # Not a pytest class.
+
     label: str
     passed: bool
     summary: str
@@ -116,7 +118,7 @@ class Message(Event):
 
 @dataclass(frozen=True, slots=True)
 class BuildFinished(Event):
-    """The last event."""
+    """The last event. targets: how many requested targets are built, told one by one or not."""
 
     executed: int
     local_hits: int
@@ -128,6 +130,7 @@ class BuildFinished(Event):
     critical_path_s: float = 0.0
     skipped: tuple[str, ...] = field(default=())
     """Requested targets that were not built because something they need failed."""
+    targets: int = 0
 
 
 EventSink = Callable[[Event], None]

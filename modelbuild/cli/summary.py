@@ -84,7 +84,7 @@ def _count_line(board: Board, finished: BuildFinished, terminal: Terminal) -> st
     if _is_null(finished):
         if len(built) == 1:
             return f"{short_label(built[0].label)} is up to date ({time})"
-        return f"{units.count(len(built), 'target')} are up to date ({time})"
+        return f"{units.count(finished.targets or len(built), 'target')} are up to date ({time})"
     unchanged = f"{finished.unchanged:,} unchanged, " if finished.unchanged else ""
     counts = (
         f"{finished.executed:,} executed, {finished.local_hits + finished.remote_hits:,} cached, "

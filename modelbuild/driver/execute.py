@@ -233,6 +233,7 @@ class _Run:
                 self._clock(),
                 int(self._exit_code),
                 critical_path_s=max(self._scheduler.finish_times.values(), default=0.0),
+                targets=len(self._plan.graph.requested) - len(self._skipped),
                 skipped=tuple(self._skipped),
             )
         )

@@ -33,7 +33,8 @@ def answer_from_facts(
         if request.command == "test":
             passed = report_verdicts(requested, request.output_root, (), sink, clock())
     exit_code = ExitCode.OK if passed else ExitCode.TEST_FAILED
-    sink(BuildFinished(clock(), 0, 0, 0, facts.counts[2], 0, clock(), int(exit_code)))
+    count = len(facts.requested)
+    sink(BuildFinished(clock(), 0, 0, 0, facts.counts[2], 0, clock(), int(exit_code), targets=count))
     return BuildOutcome(exit_code, requested)
 
 
