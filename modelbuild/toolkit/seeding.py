@@ -18,4 +18,4 @@ def seed_torch(seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True)
     # Every operation here writes all of its result; filling it first would only hide one that does not.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
