@@ -81,7 +81,7 @@ def score(task: Task, examples: Examples, subject: Subject, parent: Subject | No
             columns.append((theirs.exp() * (theirs - log_probs)).sum(1))
             columns.append((first == theirs.argmax(1)).double())
         rows = [examples.rows[i] for i in indices]
-        sums = [[float(part.sum()) for part in column.split(rows)] for column in columns]
+        sums = [[float(part.sum()) for part in torch.split(column, rows)] for column in columns]
         for at, index in enumerate(indices):
             kl, agreed = (sums[2][at], int(sums[3][at])) if parent is not None else (None, None)
             scores[index] = Score(rows[at], sums[0][at], int(sums[1][at]), kl, agreed)

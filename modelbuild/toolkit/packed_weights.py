@@ -50,7 +50,7 @@ class PackedWeight:
     @property
     def group_size(self) -> int:
         """Weights that share a scale."""
-        return self.codes.shape[1] // self.scales.shape[1]
+        return int(self.codes.shape[1] // self.scales.shape[1])
 
     def rows(self, order: npt.NDArray[np.intp]) -> PackedWeight:
         """The same weight with its rows in another order."""
@@ -88,7 +88,7 @@ def read_tensors(model: Path) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     for path in weight_files(model):
         try:
-            entries = safetensors.deserialize(path.read_bytes())
+            entries = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
         except safetensors.SafetensorError as error:
             raise ToolError(f"`{path.name}` is not a safetensors file: {error}") from error
         for name, entry in entries:

@@ -1,13 +1,13 @@
 """Pruning: smaller dense models (structured) or zeros (unstructured), for every task. Imports torch.
 
-Structured pruning removes MLP channels, attention heads (whole key-value groups) and layers, the same number in
-every layer, so that the result is an ordinary model with a smaller config. What matters least goes:
+Structured pruning removes MLP channels, attention heads (whole key-value groups) and layers, the same number
+in every layer, so that the result is an ordinary model with a smaller config. What matters least goes:
 
     magnitude   squared norm of all weights of the group (Han et al. 2015; Li et al. 2017)
     taylor      |sum of weight x gradient| over the group (Molchanov et al. 2019)
-    activation  size of what the group computes on calibration data times its outgoing weights (as Wanda
-                does for single weights, Sun et al. 2023); for layers, how little the hidden state turns
-                (block influence, Men et al. 2024)
+    activation  size of what the group computes on data times its outgoing weights (as Wanda does for
+                single weights, Sun et al. 2023); for layers, how much the hidden state turns (block
+                influence, Men et al. 2024)
 
 Recovery then trains what is left on KL(parent || pruned).
 """
@@ -123,8 +123,8 @@ def structured(
     if ratio.get("layers"):
         count = kept(len(layers), ratio["layers"])
         scores = _layer_scores(task, model, family, importance, calibration)
-        keep = _best(torch.tensor(scores), count, "layers").tolist()
-        chosen = torch.nn.ModuleList([layers[i] for i in keep])
+        stay = _best(torch.tensor(scores), count, "layers").tolist()
+        chosen = torch.nn.ModuleList([layers[i] for i in stay])
         _replace(model, family.layers, chosen)
         model.config.num_hidden_layers = new.num_hidden_layers = count  # type: ignore[union-attr]
         for index, layer in enumerate(chosen):
@@ -147,6 +147,8 @@ def structured(
         groups = int(config.num_key_value_heads)
         per_group, dim = int(config.num_attention_heads) // groups, _head_dim(config)
         count = kept(groups, ratio["heads"])
+        if count and config.hidden_size % (count * per_group):
+            raise ToolError(f"{count * per_group} heads do not divide `hidden_size` {config.hidden_size}")
         for index, layer in enumerate(layers):
             keep = _best(_group_scores(layer, family, measured, index, groups), count, "attention heads")
             wide = _spread(keep, per_group * dim)
@@ -304,12 +306,11 @@ def _layer_scores(
     if importance != "activation":
         measured = _measure(task, model, family, layers, importance, calibration)
         outs = [name for name in (family.mlp_out, family.attention_out) if name]
-        return [
-            float(
-                sum(_weight_scores(layer.get_submodule(n), 1, measured.importance).sum() for n in outs).abs()
-            )  # type: ignore[union-attr]
-            for layer in layers
-        ]
+        totals = []
+        for layer in layers:
+            parts = [_weight_scores(layer.get_submodule(n), 1, measured.importance).sum() for n in outs]
+            totals.append(float(torch.stack(parts).sum().abs()))
+        return totals
     turned = [0.0] * len(layers)
     with torch.inference_mode():
         for batch in calibration:

@@ -106,9 +106,13 @@ def evaluate_text(
     if kind == "text_generation":
         every = read_rows(dataset, params["split"])
         rows = [every[i] for i in chosen]
-        answers = subject.answers(
-            encoder.prompts([row["prompt"] for row in rows]), max(examples.rows) + _SLACK
-        )
+        # Greedy decoding writes a completion exactly when each of its tokens, given those before, is the most
+        # likely one: only the other answers have to be written out.
+        answers = [row["completion"] for row in rows]
+        wrong = [i for i, s in enumerate(scores) if s.right < s.rows]
+        prompts = encoder.prompts([rows[i]["prompt"] for i in wrong])
+        for i, answer in zip(wrong, subject.answers(prompts, max(examples.rows) + _SLACK), strict=True):
+            answers[i] = answer
         sizes = [len(row["completion"].encode()) for row in rows]
     else:
         sizes = _bytes_of(examples, encoder)

@@ -35,9 +35,10 @@ class Prune(Rule):
     """Removes what matters least from `model`, then lets the rest recover.
 
     `structured` gives a smaller dense model with a new `config.json`: `ratio` names the shares of MLP
-    channels, attention heads (whole key-value groups) and layers that go, the same number in every layer. MLP widths stay multiples of `multiple`, so that 32-weight blocks of later
-    quantization fit: what stays is rounded up. `magnitude` and `wanda` (Sun et al. 2023) set the share
-    `sparsity` of the weights of linear layers to zero instead; the file does not get smaller by that.
+    channels, attention heads (whole key-value groups) and layers that go, the same number in every layer.
+    MLP widths stay multiples of `multiple`, so that the blocks of later quantization fit: what stays is
+    rounded up. `magnitude` and `wanda` (Sun et al. 2023) set the share `sparsity` of the weights of linear
+    layers to zero instead; the file does not get smaller by that.
 
     Recovery trains the pruned model for `recovery_steps` on KL(parent || pruned) over the `train` split, with
     the parent running beside it. Pruning without recovery costs much quality.
@@ -54,8 +55,8 @@ class Prune(Rule):
     sparsity: float = Field(default=0.5, gt=0, lt=1)
     """Share of weights set to zero. Only for `magnitude` and `wanda`."""
     importance: Literal["magnitude", "taylor", "activation"] = "magnitude"
-    """What decides in `structured`: norms of weights, or, on `samples` examples, weight times gradient, or the
-    size of activations."""
+    """What decides in `structured`: norms of weights, or, on `samples` examples, weight times gradient, or
+    the size of activations."""
     multiple: int = Field(default=32, ge=1)
     """MLP widths stay multiples of this."""
     dataset: Dep[DatasetInfo] | None = None
@@ -158,7 +159,12 @@ class Prune(Rule):
                 hidden = architecture.get("hidden_size")
                 if hidden:
                     architecture.setdefault("head_dim", hidden // heads)
-                architecture["num_attention_heads"] = heads // count * left
+                architecture["num_attention_heads"] = left = heads // count * left
+                if hidden and hidden % left:
+                    ctx.fail(
+                        f"{left} heads would be left, which do not divide `hidden_size` {hidden}",
+                        hint="transformers refuses such a model; choose another ratio",
+                    )
         return architecture
 
 

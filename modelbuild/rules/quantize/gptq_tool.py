@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from modelbuild.toolkit.language_model import LanguageModel
 from modelbuild.toolkit.model_tree import weight_files
@@ -117,7 +117,7 @@ def _codes(name: str, module: torch.nn.Module, grid: Grid) -> PackedWeight:
     scales = scales.detach().float().reshape(rows, -1)
     zeros = torch.zeros_like(scales)
     if not grid.symmetric:
-        zeros = module.weight_zero_point.detach().float().reshape(rows, -1)  # type: ignore[operator, union-attr]
+        zeros = module.weight_zero_point.detach().float().reshape(rows, -1)  # type: ignore[operator]
     width = weight.shape[1] // scales.shape[1]
     codes = torch.round(weight.detach().float() / scales.repeat_interleave(width, 1))
     codes = (codes + zeros.repeat_interleave(width, 1)).clamp(grid.low, grid.high)
