@@ -2,7 +2,7 @@
 
     python -m benchmarks.collect [--events FILE]
 
-Writes quality.json (what `//targets:quality` made), session.json (commands and what they printed),
+Writes quality.md and quality-digits.md (what the `quality` targets made), session.json (commands and what they printed),
 machine.json, and, from a file that `modelbuild build --events FILE` wrote on a cold cache, the pictures.
 """
 
@@ -22,7 +22,8 @@ from benchmarks.graph_speed import BIN, COMMANDS, installed
 from benchmarks.picture import draw
 from benchmarks.readme import RESULTS, ROOT
 
-QUALITY = ROOT / "modelbuild-out/targets/quality/quality.json"
+QUALITY = {"quality": "//targets:quality", "quality-digits": "//targets/digits:quality"}
+"""File in benchmarks/results -> the target that makes it."""
 SESSION = (
     "modelbuild build //targets:drone-int4",
     'modelbuild run //targets:drone-int4 -- "climb to 40 m, then hold for ten seconds"',
@@ -84,7 +85,10 @@ def main() -> None:
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     write("machine.json", machine())
-    write("quality.json", json.loads(QUALITY.read_text()))
+    for name, target in QUALITY.items():
+        printed(f"modelbuild build {target}")
+        made = ROOT / "modelbuild-out" / target.removeprefix("//").replace(":", "/") / "quality.md"
+        (RESULTS / f"{name}.md").write_text(made.read_text())
     write("session.json", [{"command": command, "lines": printed(command)} for command in SESSION])
     if arguments.events:
         draw(arguments.events, ROOT / "docs/pictures")

@@ -68,22 +68,10 @@ def _machine_line() -> str:
     )
 
 
-def quality_table() -> str:
-    """What `//targets:quality` says of every step of the pipeline."""
-    report: Mapping[str, Any] | None = _read("quality.json")
-    if not report:
-        return _not_measured("make build && python -m benchmarks.collect")
-    rows: list[Mapping[str, Any]] = report["rows"]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = ["| " + " | ".join(name.replace("_", " ") for name in columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(_cell(row.get(name)) for name in columns) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"`{value}`"
+def quality_table(name: str) -> str:
+    """The table that a `quality_table` target made."""
+    path = RESULTS / f"{name}.md"
+    return path.read_text() if path.exists() else _not_measured("make build && python -m benchmarks.collect")
 
 
 def build_file() -> str:
@@ -113,7 +101,8 @@ def session() -> str:
 
 FILLERS: Mapping[str, Callable[[], str]] = {
     "graph-speed": speed_table,
-    "quality": quality_table,
+    "quality": lambda: quality_table("quality"),
+    "quality-digits": lambda: quality_table("quality-digits"),
     "build-file": build_file,
     "session": session,
 }

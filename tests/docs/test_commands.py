@@ -13,7 +13,7 @@ from tests.docs.markdown import ROOT, SHELL_FENCES, blocks, commands
 GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/guides/*.md"))]
 _TIME = re.compile(r"\b\d[\d.,]* (?:ms|s|min|h)(?: \d+ (?:s|min))?\b")
 _CRITICAL_PATH = re.compile(r" \(critical path [^)]*\)")
-_HOST = re.compile(r"(?<=T ago in T) on \S+")
+_HOST = re.compile(r"(?<=T ago in T) on [\w.\-]+")
 _BYTES_FREE = re.compile(r"\b[\d.]+ GB\b")
 
 
