@@ -1,7 +1,7 @@
 """Draws pictures of a real build from its recorded events, with the code that draws it on a terminal.
 
     modelbuild build //targets:drone-int4 --events FILE      (on a cold cache)
-    python -m benchmarks.picture FILE [--at SECONDS] [--into docs/pictures]
+    python -m benchmarks.picture FILE [--at SECONDS] [--into docs/pictures] [--root WORKSPACE]
 
 `build-running.svg` is the terminal at a moment of the build, `build-finished.svg` at its end. The outputs have
 to be in modelbuild-out still: the summary shows their sizes.
@@ -83,15 +83,17 @@ def telling_moment(recorded: Sequence[Event]) -> float:
     return longest.time_s - 0.35 * longest.duration_s
 
 
-def picture(recorded: Sequence[Event], until_s: float, name: str) -> str:
-    """An SVG of the terminal after the events up to `until_s`."""
+def picture(recorded: Sequence[Event], until_s: float, name: str, root: Path = ROOT) -> str:
+    """An SVG of the terminal after the events up to `until_s`. root: the workspace that was built."""
     said = io.StringIO()
-    console = Still(Terminal(Environment(columns=WIDTH), "always", io.StringIO(), said), ROOT)
+    console = Still(Terminal(Environment(columns=WIDTH), "always", io.StringIO(), said), root)
     for event in recorded:
         if event.time_s <= until_s:
             console(event)
     console.close()
-    screen = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    screen = Console(
+        record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
     started = next(event for event in recorded if isinstance(event, BuildStarted))
     command = f"modelbuild {started.command} {' '.join(started.patterns)}"
     screen.print(Text("$ ", "green") + Text(command, "bold"))
@@ -103,13 +105,13 @@ def picture(recorded: Sequence[Event], until_s: float, name: str) -> str:
     return screen.export_svg(title="modelbuild", theme=MONOKAI, code_format=_SVG, unique_id=name)
 
 
-def draw(path: Path, folder: Path, at_s: float | None = None) -> None:
+def draw(path: Path, folder: Path, at_s: float | None = None, root: Path = ROOT) -> None:
     """Write both pictures."""
     recorded = read_events(path)
     folder.mkdir(parents=True, exist_ok=True)
     moment = telling_moment(recorded) if at_s is None else at_s
     for name, until_s in (("build-running", moment), ("build-finished", recorded[-1].time_s)):
-        (folder / f"{name}.svg").write_text(picture(recorded, until_s, name))
+        (folder / f"{name}.svg").write_text(picture(recorded, until_s, name, root))
 
 
 def main() -> None:
@@ -118,8 +120,9 @@ def main() -> None:
     parser.add_argument("events", type=Path)
     parser.add_argument("--at", type=float)
     parser.add_argument("--into", type=Path, default=ROOT / "docs/pictures")
+    parser.add_argument("--root", type=Path, default=ROOT)
     arguments = parser.parse_args()
-    draw(arguments.events, arguments.into, arguments.at)
+    draw(arguments.events, arguments.into, arguments.at, arguments.root)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,11 @@ def speed_table() -> str:
         return _not_measured("python -m benchmarks.graph_speed --json benchmarks/results/graph_speed.json")
     sizes = sorted((size for size in report if size.isdecimal()), key=int)
     tools = list(dict.fromkeys(tool for size in sizes for tool in report[size]))
-    head = "| seconds: null / one leaf changed / cold | " + " | ".join(f"{int(s):,} actions" for s in sizes) + " |"
+    head = (
+        "| seconds: null / one leaf changed / cold | "
+        + " | ".join(f"{int(s):,} actions" for s in sizes)
+        + " |"
+    )
     lines = [head, "|---" * (len(sizes) + 1) + "|"]
     for tool in tools:
         cells = [_times(report[size].get(tool)) for size in sizes]

@@ -11,7 +11,7 @@ import pytest
 from tests.docs.markdown import ROOT, SHELL_FENCES, blocks, commands
 
 GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/guides/*.md"))]
-_TIME = re.compile(r"\b\d[\d.,]* (?:ms|s|min|h)(?: \d+ (?:s|min))?\b")
+_TIME = re.compile(r"\b\d[\d.,]* ?(?:ms|s|min|h)(?: \d+ (?:s|min))?\b")
 _CRITICAL_PATH = re.compile(r" \(critical path [^)]*\)")
 _HOST = re.compile(r"(?<=T ago in T) on [\w.\-]+")
 _BYTES_FREE = re.compile(r"\b[\d.]+ GB\b")
@@ -102,7 +102,9 @@ def test_every_shell_block_says_whether_it_is_run(document: Path) -> None:
         if block.language in SHELL_FENCES
         and not re.fullmatch(r"run|run: slow|not run: \S.*|filled: .*", block.mark)
     ]
-    assert not unmarked, f"{document.relative_to(ROOT)}: say `run` or `not run: REASON` above lines {unmarked}"
+    assert not unmarked, (
+        f"{document.relative_to(ROOT)}: say `run` or `not run: REASON` above lines {unmarked}"
+    )
 
 
 def test_a_wrong_output_is_noticed(tmp_path: Path) -> None:
