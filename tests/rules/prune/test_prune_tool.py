@@ -54,10 +54,11 @@ def test_what_does_nothing_goes_first(text: Path, importance: str) -> None:
     dead = {0: [1, 4, 5, 9, 12, 20, 30, 31], 1: [0, 2, 3, 8, 16, 17, 18, 25]}
     with torch.no_grad():
         for index, channels in dead.items():
-            mlp = model.get_submodule(f"model.layers.{index}.mlp")
-            for name in ("gate_proj", "up_proj"):
-                mlp.get_submodule(name).weight[channels] = 0
-            mlp.get_submodule("down_proj").weight[:, channels] = 0
+            weights = {
+                n: p for n, p in model.named_parameters() if n.startswith(f"model.layers.{index}.mlp.")
+            }
+            for name, weight in weights.items():
+                weight[(slice(None), channels) if "down_proj" in name else channels] = 0
     examples = task.examples(text / "dataset", "train", text / "teacher", limit=8)
     batches = [task.batch(examples, range(8))]
     tokens = torch.arange(9)[None]
