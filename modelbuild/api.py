@@ -19,9 +19,10 @@ from modelbuild.provider import (
     TokenizerInfo,
 )
 from modelbuild.rule import Rule
-from modelbuild.tool import PythonTool
+from modelbuild.tool import TRANSFORMERS_PRELOAD, PythonTool
 
 __all__ = [
+    "TRANSFORMERS_PRELOAD",
     "AnalysisError",
     "Artifact",
     "Context",

@@ -71,6 +71,11 @@ class Dependency:
         self.label = label
         self.target = target
 
+    @property
+    def actual_label(self) -> Label:
+        """The target itself, aliases followed. Only inside `analyze`."""
+        return self._resolved().label
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.label)!r})"
 

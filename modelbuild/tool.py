@@ -9,6 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+TRANSFORMERS_PRELOAD = (
+    "torch",
+    "tokenizers",
+    "safetensors.torch",
+    "transformers",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.vit.modeling_vit",
+)
+"""What tools of transformers models preload: all alike, so that one zygote imports it once for all."""
+
 
 @dataclass(frozen=True, slots=True)
 class PythonTool:

@@ -14,7 +14,7 @@ from modelbuild.artifact import Artifact
 from modelbuild.errors import AnalysisError, ModelbuildError
 from modelbuild.label import Label
 from modelbuild.loading.attribute_error import attribute_errors
-from modelbuild.loading.declaration import combined
+from modelbuild.loading.declaration import combined, found_dependencies
 from modelbuild.loading.package import Target, TargetGraph
 from modelbuild.loading.select import choose_default, resolve_select
 from modelbuild.provider import DefaultInfo, Provider, TestInfo
@@ -25,7 +25,10 @@ GENERATED_FILE = "generated file"
 
 @dataclass(frozen=True, slots=True)
 class AnalyzedTarget:
-    """A target and what it provides. validations: its own and those of all it depends on."""
+    """A target and what it provides. validations: its own and those of all it depends on.
+
+    label: of an alias, the target that is meant in the end.
+    """
 
     label: Label
     rule: str
@@ -68,7 +71,7 @@ def analyze(targets: TargetGraph) -> Analysis:
         actions += own_actions
         for file in target.outputs:
             analyzed[file] = _file(file, Artifact(file.path, "file"), GENERATED_FILE, result.validations)
-    requested = tuple(_requested(analyzed[label]) for label in targets.requested)
+    requested = tuple(_requested(label, analyzed[label]) for label in targets.requested)
     return Analysis(make_graph(actions, requested), analyzed)
 
 
@@ -105,6 +108,8 @@ def _analyze_target(
         validations.update(dict.fromkeys(analyzed[dependency].validations))
     if isinstance(default, DefaultInfo):
         validations.update(dict.fromkeys(default.validations))
+    if target.rule == "alias":
+        label = next(found_dependencies(rule)).actual_label
     return AnalyzedTarget(label, target.rule, providers, tuple(validations)), context.actions
 
 
@@ -114,11 +119,11 @@ def _file(
     return AnalyzedTarget(label, rule, {DefaultInfo: DefaultInfo((artifact,))}, validations)
 
 
-def _requested(target: AnalyzedTarget) -> RequestedTarget:
+def _requested(label: Label, target: AnalyzedTarget) -> RequestedTarget:
     default = target.providers.get(DefaultInfo)
     test = target.providers.get(TestInfo)
     return RequestedTarget(
-        target.label,
+        label,
         target.rule,
         default.files if isinstance(default, DefaultInfo) else (),
         target.validations,

@@ -18,15 +18,16 @@ from modelbuild.errors import ActionFailed
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.executor import (
     ExecutionContext,
-    Executor,
     FileState,
     PreparedAction,
     Progress,
     ResolvedInput,
 )
+from modelbuild.execution.local import LocalExecutor
 from modelbuild.execution.output_tree import OutputTree
 from modelbuild.execution.scheduler import Estimate, Settled
 from modelbuild.execution.step import ProgressCallback
+from modelbuild.tool import PythonTool
 from modelbuild.tree import Tree
 
 
@@ -40,7 +41,7 @@ class BuildWorld:
         cache: LocalCache,
         identities: ToolIdentities,
         outputs: OutputTree,
-        executor: Executor,
+        executor: LocalExecutor,
     ) -> None:
         self._root = root
         self._cache = cache
@@ -104,6 +105,11 @@ class BuildWorld:
         """What the action cost last time."""
         cost = self._costs.get(action.primary_output.path)
         return Estimate(cost.duration_s, cost.peak_rss_bytes) if cost else None
+
+    def warm(self, action: Action) -> None:
+        """Have the worker start that a Python tool needs: it imports while other actions run."""
+        if isinstance(action.tool, PythonTool):
+            self._executor.warm(action)
 
     def reason(self, action: Action, key: ActionKey, inputs: Mapping[str, OutputDigest]) -> str:
         """Why the action has to run."""

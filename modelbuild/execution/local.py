@@ -296,7 +296,7 @@ def _plain(value: Any) -> Any:
 
 def _worker_kind(action: Action) -> WorkerKind | None:
     if isinstance(action.tool, PythonTool):
-        return WorkerKind(python=True, preload=action.tool.preload, threads=action.threads)
+        return WorkerKind(python=True, preload=action.tool.preload)
     return SHELL if isinstance(action.tool, ShellTool) else None
 
 

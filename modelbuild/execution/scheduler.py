@@ -72,6 +72,9 @@ class World(Protocol):
     ) -> None:
         """An action has run or come from a cache: remember it."""
 
+    def warm(self, action: Action) -> None:
+        """The action will probably run soon: prepare what takes long to prepare."""
+
     def estimate(self, action: Action) -> Estimate | None:
         """What the action cost last time, if that is known."""
 
@@ -131,6 +134,7 @@ class Scheduler:
         self._seen: list[_Message] = []
         self._cancelled = threading.Event()
         self._stopping = False
+        self._warmed: set[int] = set()
 
     def run(self) -> None:
         """Settle everything that can be. Raises what is no action's fault: a full disk, Ctrl-C."""
@@ -157,6 +161,7 @@ class Scheduler:
                     finished, task = self._look(index)
                     if task is not None:
                         parked.append((-heights[index], index, task))
+                        self._warm(index, dependents)
                     if finished:
                         self._release(index, dependents, waiting, heights, ready)
                 elif self._running:
@@ -214,6 +219,16 @@ class Scheduler:
             waiting[dependent] -= 1
             if waiting[dependent] == 0:
                 heapq.heappush(ready, (-heights[dependent], dependent))
+
+    def _warm(self, index: int, dependents: Mapping[int, Sequence[int]]) -> None:
+        """What depends on an action that runs will probably run, too."""
+        todo = [index]
+        while todo:
+            each = todo.pop()
+            if each not in self._warmed:
+                self._warmed.add(each)
+                self._world.warm(self._graph.actions[each])
+                todo.extend(dependents.get(each, ()))
 
     def _input_digests(self, action: Action) -> dict[str, OutputDigest]:
         digests = {}

@@ -27,11 +27,14 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class WorkerKind:
-    """What a worker has imported. Shell commands share the one that has imported nothing."""
+    """What a worker has imported. Shell commands share the one that has imported nothing.
+
+    A worker imports with one thread, whatever its actions may use: a library that starts threads when it is
+    imported must not be forked. torch is told an action's number of threads in the child.
+    """
 
     python: bool
     preload: tuple[str, ...] = ()
-    threads: int = 1
 
 
 SHELL = WorkerKind(python=False)
@@ -128,7 +131,7 @@ class _Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=(theirs.fileno(),),
-                env=worker_environment(kind.threads),
+                env=worker_environment(threads=1),
                 cwd="/",
                 start_new_session=True,
             )

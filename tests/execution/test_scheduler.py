@@ -46,6 +46,7 @@ class FakeWorld:
     outcomes: dict[str, str] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
     full_disk: bool = False
+    warmed: set[str] = field(default_factory=set)
     running: int = 0
     most_running: int = 0
     guard: threading.Lock = field(default_factory=threading.Lock)
@@ -72,6 +73,9 @@ class FakeWorld:
         self, action: Action, settled: Settled, inputs: Mapping[str, OutputDigest], reason: str
     ) -> None:
         self.outcomes[action.primary_output.path] = settled.outcome
+
+    def warm(self, action: Action) -> None:
+        self.warmed.add(action.primary_output.path)
 
     def estimate(self, action: Action) -> Estimate | None:
         return None
@@ -300,3 +304,16 @@ def test_the_critical_path_is_the_longest_chain_of_executed_actions() -> None:
     aside = node(2, [Artifact("s", "source")])
     scheduler = build(FakeWorld({"s": "x"}), graph_of([first, second, aside]))
     assert max(scheduler.finish_times.values()) == pytest.approx(0.5)
+
+
+def test_what_will_probably_run_is_warmed_and_nothing_else() -> None:
+    first = node(0, [Artifact("s", "source")])
+    second = node(1, [first.primary_output])
+    aside = node(2, [Artifact("t", "source")])
+    graph = graph_of([first, second, aside])
+    world = FakeWorld({"s": "x", "t": "y"})
+    build(world, graph)
+    world.warmed.clear()
+    world.sources["s"] = "z"
+    build(world, graph)
+    assert world.warmed == {"out0", "out1"}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from modelbuild.api import (
+    TRANSFORMERS_PRELOAD,
     Artifact,
     Context,
     DatasetInfo,
@@ -23,7 +24,6 @@ from modelbuild.api import (
 )
 from modelbuild.rules.train.rule import (
     DISTRIBUTIONS,
-    PRELOAD,
     check_training,
     resolve_architecture,
     training_ram,
@@ -158,7 +158,7 @@ class Distill(Rule):
             inputs["teacher"] = teacher.weights
         model = ctx.declare_tree("model")
         ctx.run(
-            tool=PythonTool(Path(__file__).with_name(TOOLS[data.task]), DISTRIBUTIONS, PRELOAD),
+            tool=PythonTool(Path(__file__).with_name(TOOLS[data.task]), DISTRIBUTIONS, TRANSFORMERS_PRELOAD),
             mnemonic="Distill",
             inputs=inputs,
             outputs={"model": model},
@@ -256,7 +256,9 @@ def declare_logits(
     if data.task not in LOGITS_TOOLS:
         ctx.fail(f"no teacher has logits for task `{data.task}`")
     ctx.run(
-        tool=PythonTool(Path(__file__).with_name(LOGITS_TOOLS[data.task]), DISTRIBUTIONS, PRELOAD),
+        tool=PythonTool(
+            Path(__file__).with_name(LOGITS_TOOLS[data.task]), DISTRIBUTIONS, TRANSFORMERS_PRELOAD
+        ),
         mnemonic="TeacherLogits",
         inputs={"teacher": teacher.weights, "dataset": data.directory},
         outputs={"logits": output},

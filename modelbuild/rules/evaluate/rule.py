@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from modelbuild.api import (
+    TRANSFORMERS_PRELOAD,
     Artifact,
     Context,
     DatasetInfo,
@@ -25,7 +26,6 @@ from modelbuild.api import (
 )
 
 _TORCH = ("numpy", "safetensors", "torch", "transformers", "compressed-tensors")
-_PRELOAD = ("torch", "transformers", "safetensors.torch")
 _TEXT_TASKS = ("text_generation", "language_modeling")
 _TEXT_TOOLS = {
     "safetensors": ("tool.py", (*_TORCH, "tokenizers")),
@@ -81,7 +81,7 @@ class Evaluate(Rule):
             inputs["parent"] = self.parent.info.weights
         metrics = ctx.declare_file("metrics.json")
         ctx.run(
-            tool=PythonTool(Path(__file__).with_name(file), distributions, _PRELOAD),
+            tool=PythonTool(Path(__file__).with_name(file), distributions, TRANSFORMERS_PRELOAD),
             mnemonic="Evaluate",
             inputs=inputs,
             outputs={"metrics": metrics},

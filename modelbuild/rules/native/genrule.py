@@ -14,7 +14,8 @@ from modelbuild.provider import DefaultInfo, Provider
 from modelbuild.rule import Rule
 
 OUTPUT_ROOT = "modelbuild-out"
-_VARIABLE = re.compile(r"\$(\$|\(([^()]*)\)|[@<^]|)")
+_VARIABLE = re.compile(r"\$(\$|\(([^()]*)\)|[@<]|)")
+_LOCATIONS = frozenset(f"{word}{s}" for word in ("location", "execpath", "rootpath") for s in ("", "s"))
 
 
 class Genrule(Rule):
@@ -56,17 +57,16 @@ class Genrule(Rule):
             ctx.fail("`outs` is empty", hint="a genrule makes at least one file")
         if self.executable and len(self.outs) != 1:
             ctx.fail("`executable` needs exactly one output")
-        outputs = [ctx.declare_output(name) for name in self.outs]
-        by_label: dict[Label, list[str]] = {}
+        names = [name.removeprefix(":") for name in self.outs]
+        outputs = [ctx.declare_output(name) for name in names]
+        by_label: dict[Label, set[str]] = {}
         sources: dict[str, Artifact] = {}
         for dependency in (*self.srcs, *self.tools):
-            paths = by_label.setdefault(dependency.label, [])
-            for artifact in dependency.artifacts:
-                sources[str(artifact)] = artifact
-                if str(artifact) not in paths:
-                    paths.append(str(artifact))
-        for name, output in zip(self.outs, outputs, strict=True):
-            by_label[ctx.label.sibling(name)] = [str(output)]
+            sources |= {str(artifact): artifact for artifact in dependency.artifacts}
+            for label in {dependency.label, dependency.actual_label}:
+                by_label.setdefault(label, set()).update(str(artifact) for artifact in dependency.artifacts)
+        for name, output in zip(names, outputs, strict=True):
+            by_label[ctx.label.sibling(name)] = {str(output)}
         source_paths = list(dict.fromkeys(str(a) for s in self.srcs for a in s.artifacts))
         expand = _Expansion(ctx, source_paths, [str(output) for output in outputs], by_label)
         ctx.run_shell(
@@ -83,7 +83,7 @@ class _Expansion:
     """The `$` variables of one command."""
 
     def __init__(
-        self, ctx: Context, sources: list[str], outputs: list[str], by_label: Mapping[Label, list[str]]
+        self, ctx: Context, sources: list[str], outputs: list[str], by_label: Mapping[Label, set[str]]
     ) -> None:
         self._ctx = ctx
         self._sources = sources
@@ -103,7 +103,7 @@ class _Expansion:
                 return self._one(self._sources, "$<", "source")
             case "@":
                 return self._one(self._outputs, "$@", "output")
-            case "^" | "SRCS":
+            case "SRCS":
                 return " ".join(self._sources)
             case "OUTS":
                 return " ".join(self._outputs)
@@ -116,10 +116,11 @@ class _Expansion:
         if name is None:
             self._ctx.fail("a `$` in `cmd` starts no variable", hint="write `$$` for a dollar sign")
         function, _, argument = name.partition(" ")
-        if function in ("location", "execpath", "rootpath"):
-            return self._one(self._paths(argument), f"$({name})", "file")
-        if function in ("locations", "execpaths", "rootpaths"):
-            return " ".join(self._paths(argument))
+        if function in _LOCATIONS:
+            paths = self._paths(argument)
+            if function.startswith("rootpath"):
+                paths = [path.removeprefix(f"{OUTPUT_ROOT}/") for path in paths]
+            return " ".join(paths) if function.endswith("s") else self._one(paths, f"$({name})", "file")
         return self._ctx.fail(f"`$({name})` is no variable", hint="write `$$(...)` for a shell substitution")
 
     def _paths(self, text: str) -> list[str]:
@@ -130,9 +131,14 @@ class _Expansion:
                 f"`$(location {text})` names nothing that the rule reads or makes",
                 hint=f"add `{text}` to `srcs` or `tools`",
             )
-        return self._by_label[wanted]
+        return sorted(self._by_label[wanted], key=_place_in_bazel)
 
     def _one(self, paths: list[str], variable: str, noun: str) -> str:
         if len(paths) != 1:
             self._ctx.fail(f"`{variable}` needs exactly one {noun}, and there are {len(paths)}")
         return paths[0]
+
+
+def _place_in_bazel(path: str) -> str:
+    """Sorts the files of a `$(locations)` as Bazel does, which calls its directory of outputs otherwise."""
+    return re.sub(f"^{OUTPUT_ROOT}/", "bazel-out/", path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from modelbuild.api import (
+    TRANSFORMERS_PRELOAD,
     Context,
     DatasetInfo,
     DefaultInfo,
@@ -25,7 +26,6 @@ _BLOCKED_OPSET = 21
 """The first whose DequantizeLinear has a scale for each group of a row; onnx_export.BLOCKED_OPSET."""
 _TOOLS = {"image_classification": "tool.py"}
 _DISTRIBUTIONS = ("torch", "transformers", "safetensors", "numpy", "onnx", "onnxscript", "onnxruntime")
-_PRELOAD = ("torch", "transformers", "safetensors.torch")
 
 
 class Onnx(Rule):
@@ -63,7 +63,7 @@ class Onnx(Rule):
         file = ctx.declare_file("model.onnx")
         here = Path(__file__)
         ctx.run(
-            tool=PythonTool(here.with_name(_TOOLS[info.task]), _DISTRIBUTIONS, _PRELOAD),
+            tool=PythonTool(here.with_name(_TOOLS[info.task]), _DISTRIBUTIONS, TRANSFORMERS_PRELOAD),
             mnemonic="Onnx",
             inputs={"model": info.weights},
             outputs={"onnx": file},

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from modelbuild.api import (
+    TRANSFORMERS_PRELOAD,
     Context,
     DatasetInfo,
     DefaultInfo,
@@ -27,7 +28,6 @@ _TOOLS = {
     "language_modeling": ("tool.py", (*_DISTRIBUTIONS, "tokenizers")),
     "image_classification": ("image_tool.py", _DISTRIBUTIONS),
 }
-_PRELOAD = ("torch", "transformers", "safetensors.torch")
 _KEYS = {"mlp": "intermediate_size", "heads": "num_key_value_heads", "layers": "num_hidden_layers"}
 
 
@@ -102,7 +102,7 @@ class Prune(Rule):
         tool, distributions = _TOOLS[info.task]
         out = ctx.declare_tree("model")
         ctx.run(
-            tool=PythonTool(Path(__file__).with_name(tool), distributions, _PRELOAD),
+            tool=PythonTool(Path(__file__).with_name(tool), distributions, TRANSFORMERS_PRELOAD),
             mnemonic="Prune",
             inputs=inputs,
             outputs={"model": out},

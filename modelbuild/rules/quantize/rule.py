@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from modelbuild.api import (
+    TRANSFORMERS_PRELOAD,
     Context,
     DatasetInfo,
     DefaultInfo,
@@ -29,7 +30,6 @@ _RTN_TOOLS = {
     "image_classification": ("image_tool.py", _DISTRIBUTIONS),
 }
 _GPTQ = (*_TEXT, "datasets", "llmcompressor", "loguru", "tqdm")
-_PRELOAD = ("torch", "transformers", "safetensors.torch")
 _GPTQ_BITS = (4, 8)
 
 
@@ -101,7 +101,7 @@ class Quantize(Rule):
             file, distributions = "gptq_tool.py", _GPTQ
         out = ctx.declare_tree("model")
         ctx.run(
-            tool=PythonTool(Path(__file__).with_name(file), distributions, _PRELOAD),
+            tool=PythonTool(Path(__file__).with_name(file), distributions, TRANSFORMERS_PRELOAD),
             mnemonic="Quantize",
             inputs=inputs,
             outputs={"model": out},

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from modelbuild.api import (
+    TRANSFORMERS_PRELOAD,
     Context,
     DatasetInfo,
     DefaultInfo,
@@ -22,7 +23,6 @@ from modelbuild.api import (
 )
 
 DISTRIBUTIONS = ("torch", "transformers", "safetensors", "tokenizers")
-PRELOAD = ("torch", "transformers", "tokenizers", "safetensors.torch")
 TEXT_TASKS = ("text_generation", "language_modeling")
 TOOLS = {
     "text_generation": "tool.py",
@@ -84,7 +84,7 @@ class Train(Rule):
         if tokenizer is not None:
             inputs["tokenizer"] = tokenizer.directory
         ctx.run(
-            tool=PythonTool(Path(__file__).with_name(TOOLS[data.task]), DISTRIBUTIONS, PRELOAD),
+            tool=PythonTool(Path(__file__).with_name(TOOLS[data.task]), DISTRIBUTIONS, TRANSFORMERS_PRELOAD),
             mnemonic="Train",
             inputs=inputs,
             outputs={"model": model},
