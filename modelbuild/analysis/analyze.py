@@ -38,10 +38,14 @@ class AnalyzedTarget:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What analysis hands on: the action graph, and every target's providers for `run` and reports."""
+    """What analysis hands on: the action graph, and every target's providers for `run` and reports.
+
+    listings: directories of the machine that rules have listed.
+    """
 
     graph: ActionGraph
     targets: Mapping[Label, AnalyzedTarget]
+    listings: tuple[str, ...] = ()
 
 
 def analyze(targets: TargetGraph) -> Analysis:
@@ -55,12 +59,13 @@ def analyze(targets: TargetGraph) -> Analysis:
         for label, path in targets.sources.items()
     }
     actions: list[Action] = []
+    listings: list[str] = []
     declared_by: dict[str, Label] = {}
     for label in targets.order:
         target = targets.targets[label]
         try:
-            result, own_actions = _analyze_target(target, analyzed)
-            for action in own_actions:
+            result, context = _analyze_target(target, analyzed)
+            for action in context.actions:
                 for artifact in action.outputs.values():
                     other = declared_by.setdefault(artifact.path, label)
                     if other != label:
@@ -68,11 +73,12 @@ def analyze(targets: TargetGraph) -> Analysis:
         except ModelbuildError as error:
             raise error.located(target.location, target.source_line()) from None
         analyzed[label] = result
-        actions += own_actions
+        actions += context.actions
+        listings += context.listings
         for file in target.outputs:
             analyzed[file] = _file(file, Artifact(file.path, "file"), GENERATED_FILE, result.validations)
     requested = tuple(_requested(label, analyzed[label]) for label in targets.requested)
-    return Analysis(make_graph(actions, requested), analyzed)
+    return Analysis(make_graph(actions, requested), analyzed, tuple(dict.fromkeys(listings)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class _Attributes:
 
 def _analyze_target(
     target: Target, analyzed: Mapping[Label, AnalyzedTarget]
-) -> tuple[AnalyzedTarget, list[Action]]:
+) -> tuple[AnalyzedTarget, Context]:
     label = target.label
     attributes = resolve_select(target.attributes, choose_default)
     context_of_labels = _Attributes(label.package, label.repository, analyzed)
@@ -110,7 +116,7 @@ def _analyze_target(
         validations.update(dict.fromkeys(default.validations))
     if target.rule == "alias":
         label = next(found_dependencies(rule)).actual_label
-    return AnalyzedTarget(label, target.rule, providers, tuple(validations)), context.actions
+    return AnalyzedTarget(label, target.rule, providers, tuple(validations)), context
 
 
 def _file(

@@ -29,6 +29,7 @@ class Context:
         self.constraints = tuple(constraints)
         """The constraint values of the target platform, as label strings."""
         self.actions: list[Action] = []
+        self.listings: list[str] = []
         self._determinism = determinism
         self._declared: dict[str, Artifact] = {}
 
@@ -104,6 +105,14 @@ class Context:
     def symlink_tree(self, artifact: Artifact, files: Mapping[str, Artifact]) -> None:
         """Declare an action that makes tree `artifact` of `files`: path in the tree -> file or tree."""
         self._add(TreeTool(), {}, files, {"out": artifact}, "SymlinkTree")
+
+    def record_listing(self, directory: str) -> None:
+        """Say that the rule read which files lie in a directory of the machine (absolute path).
+
+        An exception for rules around what is installed, as `python_stdlib`: while the names in the directory
+        stay the same, a null build need not ask the rule again.
+        """
+        self.listings.append(directory)
 
     def fail(self, message: str, hint: str | None = None) -> NoReturn:
         """Refuse the target; the BUILD line is added to the error."""

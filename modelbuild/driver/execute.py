@@ -109,12 +109,13 @@ def _fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
     )
     for text in targets.messages:
         sink(Message(clock(), "info", text))
-    graph = analyze(targets).graph
+    analysis = analyze(targets)
+    graph = analysis.graph
     read = [*targets.facts.files, *targets.facts.absent, *_modules(str(request.root))]
     loading = {path: stamp_after_reading(path, started) for path in read}
     directories = {
         path: (stamp_after_reading(path, started), listing(path, request.own_paths))
-        for path in targets.facts.directories
+        for path in (*targets.facts.directories, *analysis.listings)
     }
     counts = (len(targets.packages), len(targets.targets), len(graph.actions))
     return Plan(graph, loading, directories, counts)

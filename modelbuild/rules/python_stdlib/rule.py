@@ -21,7 +21,9 @@ class PythonStdlib(Rule):
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Declare the tree. Which files there are is read from the disk: a fact of the build, like a glob."""
         root = sysconfig.get_path("stdlib")
-        modules = list_modules(root)
+        modules, folders = list_modules(root)
+        for folder in folders:
+            ctx.record_listing(folder)
         if not modules:
             ctx.fail(f"the interpreter has no library source in `{root}`")
         tree = ctx.declare_tree("lib")
