@@ -69,7 +69,7 @@ def read_events(path: Path) -> list[Event]:
         kind = classes[row["event"]]
         names = {field.name for field in dataclasses.fields(kind)}
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in names}
-        found.append(kind(**values))
+        found.append(kind(**values))  # type: ignore[arg-type]
     return found
 
 
