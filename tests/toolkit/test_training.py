@@ -1,5 +1,4 @@
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -99,12 +98,12 @@ def test_a_killed_process_continues_to_the_same_bytes(text: Path, tmp_path: Path
     scratch, out = tmp_path / "scratch", tmp_path / "model"
     scratch.mkdir()
     request = {
-        "params": TRAINING | {"steps": 60},
+        "params": TRAINING | {"steps": 200},
         "inputs": {"dataset": str(text / "dataset"), "tokenizer": str(text / "tokenizer")},
         "outputs": {"model": str(out)},
         "scratch": str(scratch),
     }
-    whole = train(text, tmp_path / "whole", steps=60)
+    whole = train(text, tmp_path / "whole", steps=200)
     kills = 0
     while not out.exists():
         process = _start(request)
@@ -115,10 +114,12 @@ def test_a_killed_process_continues_to_the_same_bytes(text: Path, tmp_path: Path
                 not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before
             ):
                 time.sleep(0.005)
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills == 3
+            if process.poll() is None:
+                process.kill()
+                kills += 1
+        code = process.wait()
+        assert code in (0, -signal.SIGKILL)
+    assert kills >= 1
     assert tree(out) == tree(whole)
 
 
