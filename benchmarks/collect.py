@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
             continue
         completed = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
         match = _VERSION.search(completed.stdout + completed.stderr)
-        found[tool] = match[0] if match else "unknown"
+        found[tool] = match[0] if match else ""  # Debian's Bazel says `no_version`.
     return found
 
 

@@ -65,7 +65,9 @@ def _machine_line() -> str:
     machine: Mapping[str, Any] | None = _read("machine.json")
     if not machine:
         return ""
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    versions = ", ".join(
+        f"{_NAMES.get(name, name)} {version}".rstrip() for name, version in machine["versions"].items()
+    )
     return (
         f"\n{machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB, {machine['system']}, "
         f"Python {machine['python']}, {machine['date']}. {versions}.\n"
