@@ -4,12 +4,17 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+BINARY := modelbuild-out/targets/drone-int4/model.gguf
 # uv does not read pip's configuration; hand on where pip looks for wheels, if anywhere.
 export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 
 build: .venv/.installed  ## make the environment, build //targets:drone-int4, show where it is and how good
 	@$(BIN)/modelbuild build //targets:drone-int4 //targets:quality
-	@$(BIN)/python benchmarks/summary.py
+	@printf '\nbinary: %s, %s bytes, for llama.cpp\n\n' $(BINARY) $$(stat -Lc %s $(BINARY))
+	@cat modelbuild-out/targets/quality/quality.md
+	@printf '\nTry it:  %s\nWhy:     %s\nTests:   make test\n' \
+	  '$(BIN)/modelbuild run //targets:drone-int4 -- "climb to 40 m, then hold for ten seconds"' \
+	  '$(BIN)/modelbuild explain //targets:student'
 
 test: .venv/.installed  ## every test, the slow ones too
 	$(BIN)/python -m pytest -m ""
