@@ -16,7 +16,7 @@ from modelbuild.label import Label
 from modelbuild.loading.attribute_error import attribute_errors
 from modelbuild.loading.declaration import combined, found_dependencies
 from modelbuild.loading.package import Target, TargetGraph
-from modelbuild.loading.select import choose_default, resolve_select
+from modelbuild.loading.select import CONDITION_RULES, choose_default, resolve_select
 from modelbuild.provider import DefaultInfo, Provider, TestInfo
 
 SOURCE_FILE = "source file"
@@ -76,6 +76,8 @@ def analyze(targets: TargetGraph) -> Analysis:
         actions += context.actions
         listings += context.listings
         for file in target.outputs:
+            if file == label:  # as in Bazel: the label then means the target
+                continue
             analyzed[file] = _file(file, Artifact(file.path, "file"), GENERATED_FILE, result.validations)
     requested = tuple(_requested(label, analyzed[label]) for label in targets.requested)
     return Analysis(make_graph(actions, requested), analyzed, tuple(dict.fromkeys(listings)))
@@ -97,6 +99,12 @@ def _analyze_target(
     target: Target, analyzed: Mapping[Label, AnalyzedTarget]
 ) -> tuple[AnalyzedTarget, Context]:
     label = target.label
+    for condition in target.conditions:
+        if analyzed[condition].rule not in CONDITION_RULES:
+            raise AnalysisError(
+                f"`{condition}` is a {analyzed[condition].rule} and no condition of a `select`",
+                notes=(f"needed by `{label}`",),
+            )
     attributes = resolve_select(target.attributes, choose_default)
     context_of_labels = _Attributes(label.package, label.repository, analyzed)
     try:

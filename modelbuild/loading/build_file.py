@@ -33,10 +33,11 @@ class Declarations:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A loaded .bzl file and the files that it rests on."""
+    """A loaded .bzl file, and the files and directory listings that it rests on."""
 
     module: engine.FrozenModule
     files: frozenset[str]
+    directories: frozenset[str]
     rule_files: tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -101,6 +102,7 @@ class BuildFileEvaluator:
                 return self._interpreter.rule_file(str(label), symbols)
             extension = self._extension(label)
             self._current.files |= extension.files
+            self._current.directories |= extension.directories
             for file, names in extension.rule_files:
                 self._current.rule_files.setdefault(file, set()).update(names)
             return extension.module
@@ -139,7 +141,9 @@ class BuildFileEvaluator:
             module = self._interpreter.extension(str_path(label), source, self._loader(label))
             outer.messages += self._current.messages
             rule_files = tuple((f, tuple(sorted(n))) for f, n in self._current.rule_files.items())
-            extension = Extension(module, frozenset(self._current.files), rule_files)
+            extension = Extension(
+                module, frozenset(self._current.files), frozenset(self._current.directories), rule_files
+            )
         finally:
             self._loading.pop()
             self._current, self._package = outer, package
@@ -157,6 +161,16 @@ class BuildFileEvaluator:
                 f"`{label}` cannot be loaded: `{where}` is not a package",
                 hint=f"an empty file `{label.sibling(BUILD_FILE).path}` makes it one",
             )
+        directory = label.package
+        for segment in label.name.split("/")[:-1]:
+            directory = f"{directory}/{segment}" if directory else segment
+            if os.path.isdir(os.path.join(root, directory)):
+                self._current.directories.add(os.path.join(root, directory))
+            if os.path.isfile(os.path.join(root, directory, BUILD_FILE)):
+                right = Label(label.repository, directory, label.path.removeprefix(f"{directory}/"))
+                raise LoadError(
+                    f"`{label}` crosses into package `//{directory}`", hint=f"did you mean `{right}`?"
+                )
 
     def _path(self, label: Label) -> str:
         return os.path.join(self._root_of(label.repository), label.path)

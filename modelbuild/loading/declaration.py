@@ -194,6 +194,9 @@ class PackageDeclaration:
                 raise LoadError(f"attribute `{key}` cannot hold a `select`")
         label = self._own_label(name)
         rule_class = self._classes.find(call.rule)
+        outs = rule_class.declared_outputs(attributes)
+        if any(not isinstance(out, str) for out in outs):
+            raise LoadError(f"the outputs of `{label}` must be strings, known without a configuration")
         for key in _boolean_fields(rule_class):
             if type(attributes.get(key)) is int and attributes[key] in {0, 1}:
                 attributes[key] = bool(attributes[key])  # as Bazel takes them
@@ -216,7 +219,7 @@ class PackageDeclaration:
         for key in configurable:
             for select in selects(attributes[key]):
                 conditions |= dict.fromkeys(select.conditions(self._package, self._repository))
-        outputs = [self._own_label(out.removeprefix(":")) for out in rule_class.declared_outputs(attributes)]
+        outputs = [self._own_label(out.removeprefix(f"//{self._package}:").removeprefix(":")) for out in outs]
         visibility = self._default_visibility
         if "visibility" in attributes:
             visibility = self._visibility(attributes["visibility"], "visibility")

@@ -436,6 +436,11 @@ class _Loading:
             for target in level:
                 needed: list[Target] = []
                 edges[target.label] = needed
+                for label in group_labels(target.visibility):
+                    try:
+                        self._group(label)
+                    except LoadError as error:
+                        errors.append(error.located(target.location, target.source_line()))
                 for label in (*target.dependencies, *target.conditions):
                     try:
                         other = self._resolve(label, target)

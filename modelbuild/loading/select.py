@@ -10,6 +10,8 @@ from modelbuild.errors import LoadError
 from modelbuild.label import Label, parse_label
 
 DEFAULT_CONDITION = "//conditions:default"
+CONDITION_RULES = frozenset({"config_setting", "constraint_value"})
+"""The rules whose targets a `select` may name as conditions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from modelbuild.analysis.context import Context
 from modelbuild.attribute import Dep
 from modelbuild.provider import Provider
-from modelbuild.rule import Rule
+from modelbuild.rules.native.native_rule import NativeRule
 
 
-class Alias(Rule):
+class Alias(NativeRule):
     """Another name for a target, with its own visibility.
 
     alias(name = "latest", actual = "//targets:drone-int4")

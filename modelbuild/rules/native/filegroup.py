@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from modelbuild.analysis.context import Context
 from modelbuild.attribute import Files
 from modelbuild.provider import DefaultInfo, Provider
-from modelbuild.rule import Rule
+from modelbuild.rules.native.native_rule import NativeRule
 
 
-class Filegroup(Rule):
+class Filegroup(NativeRule):
     """A name for several files or targets.
 
     filegroup(name = "scripts", srcs = glob(["*.py"]))
@@ -19,7 +19,9 @@ class Filegroup(Rule):
     srcs: list[Files] = []
     """Files, and targets whose default files are meant."""
     data: list[Files] = []
-    """Files needed at run time; given on like `srcs`."""
+    """Files needed at run time."""
+    path: str = ""
+    """Accepted as in Bazel; means nothing."""
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """The files of `srcs`, each once, in order."""

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from modelbuild.analysis.context import Context
 from modelbuild.artifact import Artifact
 from modelbuild.attribute import Files
 from modelbuild.label import Label, parse_label
 from modelbuild.provider import DefaultInfo, Provider
-from modelbuild.rule import Rule
+from modelbuild.rules.native.native_rule import NativeRule
 
 OUTPUT_ROOT = "modelbuild-out"
 _VARIABLE = re.compile(r"\$(\$|\(([^()]*)\)|[@<]|)")
 _LOCATIONS = frozenset(f"{word}{s}" for word in ("location", "execpath", "rootpath") for s in ("", "s"))
 
 
-class Genrule(Rule):
+class Genrule(NativeRule):
     """Runs a bash command that makes files; means the same as in Bazel.
 
     In `cmd`, `$<` is the one source, `$(SRCS)` all of them, `$@` the one output, `$(OUTS)` all of them,
@@ -32,18 +32,30 @@ class Genrule(Rule):
     """Files and targets that the command reads."""
     outs: list[str]
     """Files it makes, relative to the package; each is a label too."""
-    cmd: str
+    cmd: str = ""
     """The command, run by bash with `set -e -o pipefail` in a directory that holds its inputs only."""
     cmd_bash: str = ""
     """Taken instead of `cmd` when given, as in Bazel."""
+    cmd_bat: str = ""
+    """Accepted as in Bazel; for Windows."""
+    cmd_ps: str = ""
+    """Accepted as in Bazel; for Windows."""
     tools: list[Files] = []
     """Programs that the command runs; like `srcs`, but not in `$(SRCS)`."""
     executable: bool = False
     """Whether the output is a program; allowed with exactly one output."""
+    exec_tools: list[Files] = []
+    """More `tools`, as in Bazel."""
     message: str = ""
     """What is shown while it runs."""
     local: bool = False
     """Accepted as in Bazel; every action runs locally."""
+    stamp: Literal[False, 0] = False
+    """Accepted as in Bazel; nothing is ever stamped."""
+    heuristic_label_expansion: Literal[False, 0] = False
+    """Accepted as in Bazel; only `$(location)` and its like are expanded."""
+    output_to_bindir: bool = False
+    """Accepted as in Bazel; there is one directory of outputs."""
 
     @classmethod
     def declared_outputs(cls, attributes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -57,11 +69,13 @@ class Genrule(Rule):
             ctx.fail("`outs` is empty", hint="a genrule makes at least one file")
         if self.executable and len(self.outs) != 1:
             ctx.fail("`executable` needs exactly one output")
-        names = [name.removeprefix(":") for name in self.outs]
+        if not self.cmd and not self.cmd_bash:
+            ctx.fail("there is no `cmd`")
+        names = [name.removeprefix(f"//{ctx.label.package}:").removeprefix(":") for name in self.outs]
         outputs = [ctx.declare_output(name) for name in names]
         by_label: dict[Label, set[str]] = {}
         sources: dict[str, Artifact] = {}
-        for dependency in (*self.srcs, *self.tools):
+        for dependency in (*self.srcs, *self.tools, *self.exec_tools):
             sources |= {str(artifact): artifact for artifact in dependency.artifacts}
             for label in {dependency.label, dependency.actual_label}:
                 by_label.setdefault(label, set()).update(str(artifact) for artifact in dependency.artifacts)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from modelbuild.analysis.context import Context
 from modelbuild.attribute import Dep
 from modelbuild.provider import DefaultInfo, Provider
-from modelbuild.rule import Rule
+from modelbuild.rules.native.native_rule import NativeRule
 
 
-class TestSuite(Rule):
+class TestSuite(NativeRule):
     """A name for several tests. Loading replaces it by them; without `tests`, by all of the package.
 
     test_suite(name = "gates", tests = [":accuracy_gate"], tags = ["-slow"])

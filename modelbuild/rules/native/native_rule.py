@@ -1,0 +1,16 @@
+"""NativeRule: what Bazel's native rules accept and what changes nothing here."""
+
+from __future__ import annotations
+
+from modelbuild.rule import Rule
+
+
+class NativeRule(Rule):
+    """A rule that Bazel has too."""
+
+    features: list[str] = []
+    """Accepted as in Bazel; means nothing."""
+    licenses: list[str] = []
+    """Accepted as in Bazel; means nothing."""
+    exec_properties: dict[str, str] = {}
+    """Accepted as in Bazel; every action runs locally."""
