@@ -151,10 +151,10 @@ def resolve_architecture(
 
 
 def training_ram(architecture: dict[str, Any]) -> int:
-    """A guess in bytes: libraries, and weights, gradients and two moments in float32."""
+    """A guess in bytes: libraries and activations, and weights, gradients and two moments in float32."""
     hidden = int(architecture.get("hidden_size", 256))
     layers = int(architecture.get("num_hidden_layers", 2))
     inner = int(architecture.get("intermediate_size", 4 * hidden))
     parameters = layers * (4 * hidden * hidden + 3 * hidden * inner)
     parameters += 2 * hidden * int(architecture.get("vocab_size", 1))
-    return (1 << 30) + 20 * parameters
+    return (2 << 30) + 20 * parameters
