@@ -20,7 +20,7 @@ test: .venv/.installed  ## every test, the slow ones too
 	$(BIN)/python -m pytest -m ""
 
 check: lint  ## format, ruff, mypy --strict, import contracts, generated documents, then the fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: .venv/.installed
 	$(BIN)/ruff format --check .
@@ -28,6 +28,7 @@ lint: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m modelbuild.cli.reference docs/reference --check
+	$(BIN)/python -m benchmarks.readme --check
 
 format: .venv/.installed
 	$(BIN)/ruff format .

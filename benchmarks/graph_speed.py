@@ -33,7 +33,7 @@ COMMANDS = {
     "dvc": ["dvc", "repro", "-q"],
 }
 LIMITS = {"dvc": 100, "snakemake": 1000}
-"""Larger graphs take these minutes; FACTS of other machines say so, and a benchmark should end."""
+"""Larger graphs take these minutes, and a benchmark should end."""
 
 
 def installed(tool: str) -> str | None:

@@ -28,7 +28,7 @@ class Rule(BaseModel):
     )
 
     determinism: ClassVar[Determinism] = "bitwise"
-    """What two runs of this rule's actions have in common; see DESIGN, Determinism."""
+    """What two runs of this rule's actions have in common; see ARCHITECTURE.md."""
     is_test: ClassVar[bool] = False
     """Whether `modelbuild test` runs it. Names of test rules end in `_test`, or are `test_suite`."""
 
