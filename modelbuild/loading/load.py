@@ -387,7 +387,10 @@ class _Loading:
         package = self._packages[label.repository, label.package]
         group = package.groups.get(label.name) if package else None
         if group is None:
-            raise LoadError(f"there is no package_group `{label}`")
+            hint = (
+                f"did you mean `//visibility:{label.name}`?" if label.name in {"public", "private"} else None
+            )
+            raise LoadError(f"there is no package_group `{label}`", hint=hint)
         return group
 
     def _at(self, user: Target | None, label: Label, error: LoadError) -> LoadError:

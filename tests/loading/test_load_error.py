@@ -253,6 +253,18 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     "all_taken_away": ({BUILD: "filegroup(name = 'x')\n"}, ["//...", "-//:x"]),
     "bad_pattern": ({BUILD: ""}, ["//a//b"]),
     "bad_wildcard": ({BUILD: ""}, ["//a/...:x"]),
+    "select_outs": (
+        {BUILD: "genrule(name = 'x', outs = select({'//conditions:default': ['o']}), cmd = 'x')\n"},
+        ["//..."],
+    ),
+    "load_across_packages": (
+        {BUILD: "load('//:a/m.bzl', 'm')\n", f"a/{BUILD}": "", "a/m.bzl": "m = 1\n"},
+        ["//..."],
+    ),
+    "visibility_of_no_group": (
+        {BUILD: "filegroup(\n    name = 'x',\n    visibility = ['public'],\n)\n"},
+        ["//..."],
+    ),
     "suite_of_no_test": (
         {BUILD: "filegroup(name = 'x')\ntest_suite(\n    name = 's',\n    tests = [':x'],\n)\n"},
         ["//:s"],

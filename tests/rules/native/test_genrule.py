@@ -40,6 +40,7 @@ def command(target: RuleTarget) -> str:
         ("echo $$HOME $$(date)", "echo $HOME $(date)"),
         ("cat $(location a.txt) $(location :o.txt)", "cat pkg/a.txt modelbuild-out/pkg/o.txt"),
         ("cat $(execpath //pkg:a.txt)", "cat pkg/a.txt"),
+        ("echo $(rootpath a.txt) $(rootpath :o.txt)", "echo pkg/a.txt pkg/o.txt"),
     ],
 )
 def test_variables(runner: RuleRunner, cmd: str, expected: str) -> None:
@@ -70,12 +71,30 @@ def test_a_generated_file_is_a_label(runner: RuleRunner) -> None:
     )
 
 
+def test_locations_are_sorted_as_bazel_sorts_them(runner: RuleRunner) -> None:
+    genrule(runner, "touch $(OUTS)", name="made", outs=["z.txt", "y.txt"])
+    runner.source("//a:first.txt")
+    runner.analyze(Filegroup, name="mixed", srcs=["//a:first.txt", ":made", "a.txt"])
+    target = genrule(runner, "$(locations :mixed); $(SRCS)", srcs=[":mixed"])
+    made = ["modelbuild-out/pkg/y.txt", "modelbuild-out/pkg/z.txt"]
+    assert command(target) == (
+        f"a/first.txt {made[0]} {made[1]} pkg/a.txt; a/first.txt {made[1]} {made[0]} pkg/a.txt"
+    )
+
+
+def test_an_output_may_be_written_as_a_label(runner: RuleRunner) -> None:
+    target = genrule(runner, "touch $(OUTS)", outs=[":x", "//pkg:y"])
+    assert [file.path for file in target.get(DefaultInfo).files] == ["pkg/x", "pkg/y"]
+
+
 @pytest.mark.parametrize(
     ("cmd", "message"),
     [
         ("cat $(location :b.txt)", "names nothing that the rule reads or makes"),
         ("cat $(nothing)", r"`\$\(nothing\)` is no variable"),
         ("cost: $5", "starts no variable"),
+        ("cat $^", "starts no variable"),
+        ("", "there is no `cmd`"),
         ("$(location :both)", "needs exactly one file, and there are 2"),
     ],
 )

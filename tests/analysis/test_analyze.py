@@ -1,0 +1,54 @@
+"""Analysis of whole workspaces: what labels lead to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelbuild.analysis.analyze import Analysis, analyze
+from modelbuild.errors import AnalysisError
+from modelbuild.label import parse_label
+from modelbuild.loading.load import load_graph
+from modelbuild.loading.workspace import open_workspace
+
+
+def analysis(root: Path, text: str) -> Analysis:
+    (root / "modelbuild.toml").touch()
+    (root / "in.txt").touch()
+    (root / "BUILD.models").write_text(text)
+    return analyze(load_graph(open_workspace(str(root)), ["//:all"]))
+
+
+def commands(found: Analysis) -> dict[str, str]:
+    return {str(action.owner): str(action.params["command"]) for action in found.graph.actions}
+
+
+def test_an_alias_leads_to_the_target_and_keeps_its_own_name_when_requested(tmp_path: Path) -> None:
+    found = analysis(
+        tmp_path,
+        "alias(name = 'second', actual = ':first')\n"
+        "alias(name = 'first', actual = 'in.txt')\n"
+        "genrule(name = 'g', srcs = [':second'], outs = ['o'], cmd = '$(location :second) $(location in.txt)')\n",
+    )
+    assert commands(found)["//:g"] == "in.txt in.txt"
+    assert found.targets[parse_label("//:second")].label == parse_label("//:in.txt")
+    assert [str(target.label) for target in found.graph.requested] == ["//:second", "//:first", "//:g"]
+
+
+def test_a_target_named_like_its_first_output_gives_all_of_them(tmp_path: Path) -> None:
+    found = analysis(
+        tmp_path,
+        "genrule(name = 'g', outs = ['g', 'h'], cmd = 'touch $(OUTS)')\n"
+        "genrule(name = 'u', srcs = [':g'], outs = ['o'], cmd = 'cat $(SRCS)')\n",
+    )
+    assert commands(found)["//:u"] == "cat modelbuild-out/g modelbuild-out/h"
+
+
+def test_only_conditions_are_conditions(tmp_path: Path) -> None:
+    with pytest.raises(AnalysisError, match="`//:g` is a filegroup and no condition of a `select`"):
+        analysis(
+            tmp_path,
+            "filegroup(name = 'g')\n"
+            "filegroup(name = 'f', srcs = select({':g': [], '//conditions:default': []}))\n",
+        )
