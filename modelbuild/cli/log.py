@@ -39,17 +39,19 @@ def run(args: Namespace, terminal: Terminal) -> int:
     with contextlib.closing(LocalCache(str(invocation.cache_dir))) as cache:
         latest: dict[str, TraceRow] = {}
         for row in cache.trace.history(label):
-            if row.result is not None and args.action in (None, row.mnemonic):
+            if args.action in (None, row.mnemonic):
                 latest.setdefault(row.output_path, row)
         if not latest:
             raise UsageError(
                 f"no run of `{label}` is known here",
-                hint=f"`modelbuild build {label}` runs it; a failed action's log is named in its error",
+                hint=f"`modelbuild build {label}` runs it",
             )
         for row in reversed(latest.values()):
             if len(latest) > 1:
                 terminal.say(f"{row.mnemonic} {row.output_path}:")
-            assert row.result is not None
+            if row.result is None:
+                terminal.write(_failed_log(cache.log_path(row.key), label))
+                continue
             if row.result.log is None:
                 terminal.say(f"the last run of `{label}` ({row.mnemonic}) wrote nothing")
                 continue
@@ -60,3 +62,15 @@ def run(args: Namespace, terminal: Terminal) -> int:
                 error.hint = "the cache has let go of it; `modelbuild build --check` would run it again"
                 raise
     return 0
+
+
+def _failed_log(path: str, label: str) -> str:
+    """What an action said before it failed; its log lies in the cache until the action succeeds."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        raise UsageError(
+            f"the log of the failed run of `{label}` is gone",
+            hint=f"`modelbuild build {label}` runs it again",
+        ) from None

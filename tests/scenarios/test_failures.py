@@ -1,0 +1,120 @@
+"""What a person sees when something is wrong: exit codes, places, no tracebacks, nothing cached."""
+
+import pytest
+
+from tests.command_line import CommandLine
+
+
+def test_a_failed_action_shows_its_log_and_is_not_cached(workspace: CommandLine) -> None:
+    build = 'genrule(name = "bad", srcs = ["in.txt"], outs = ["bad.txt"], cmd = "echo the reason; exit 3")'
+    workspace.put("BUILD.models", build)
+    workspace.put("in.txt", "")
+    for _ in range(2):
+        result = workspace.build(expect=1)
+        assert result.finished["failed"] == 1
+        assert "the reason" in result.stderr
+        assert "code 3" in result.stderr
+        assert "whole log" in result.stderr
+    assert "the reason" in workspace.run("log", "//:bad").stdout
+
+
+def test_keep_going_builds_the_rest(workspace: CommandLine) -> None:
+    workspace.put(
+        "BUILD.models",
+        'genrule(name = "bad", outs = ["bad.txt"], cmd = "exit 1")\n'
+        'genrule(name = "needs_bad", srcs = [":bad"], outs = ["n.txt"], cmd = "cat $< > $@")\n'
+        'genrule(name = "good", outs = ["good.txt"], cmd = "echo ok > $@")\n'
+        'genrule(name = "after_good", srcs = [":good"], outs = ["ag.txt"], cmd = "cat $< > $@")\n',
+    )
+    result = workspace.build("-k", "//...", expect=1)
+    assert result.executed() == {"//:good", "//:after_good"}
+    assert set(result.finished["skipped"]) == {"//:bad", "//:needs_bad"}
+    assert workspace.out("ag.txt") == "ok\n"
+
+
+@pytest.mark.parametrize(
+    ("cmd", "message"),
+    [
+        ("true", "was not created"),
+        ("echo > $@; echo > $(@D)/stray.txt", "undeclared output"),
+        ("mkdir $@", "is a directory"),
+        ("ln -s /etc/hostname $@", "symlink out of the action's directory"),
+        ("echo > $@; echo changed >> in.txt", "wrote to its input"),
+    ],
+)
+def test_what_an_action_must_not_do(workspace: CommandLine, cmd: str, message: str) -> None:
+    workspace.put(
+        "BUILD.models",
+        f'genrule(name = "first", outs = ["first.txt"], cmd = "echo 1 > $@")\n'
+        f'genrule(name = "t", srcs = [":first"], outs = ["t.txt"], cmd = """{cmd.replace("in.txt", "$<")}""")\n',
+    )
+    result = workspace.build(expect=1)
+    assert message in result.stderr
+    workspace.build("//:first")
+    assert workspace.out("first.txt") == "1\n"
+
+
+def test_an_action_sees_its_declared_inputs_only(workspace: CommandLine) -> None:
+    workspace.put("secret.txt", "secret\n")
+    workspace.put("BUILD.models", 'genrule(name = "t", outs = ["t.txt"], cmd = "cat secret.txt > $@")')
+    assert "No such file" in workspace.build(expect=1).stderr
+
+
+def test_an_action_has_no_network_and_no_environment(workspace: CommandLine) -> None:
+    workspace.put(
+        "BUILD.models",
+        'genrule(name = "net", outs = ["net.txt"], cmd = "cat /proc/net/dev | grep -c : > $@")\n'
+        'genrule(name = "env", outs = ["env.txt"], cmd = "env | grep -c SECRET > $@ || true")\n',
+    )
+    result = workspace.run("build", "//...", SECRET="1")
+    assert result.exit_code == 0, result.stderr
+    assert workspace.out("net.txt") == "1\n"  # The loopback device, which is down.
+    assert workspace.out("env.txt") == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("build", "line", "said"),
+    [
+        ('genrule(name = "x", outs = ["o"], comand = "y")', 1, "did you mean `cmd`"),
+        ('\n\ngenrul(name = "x")', 3, "genrule"),
+        ('genrule(name = "x", outs = ["o"], cmd = 3)', 1, "cmd"),
+        ('genrule(name = "x", srcs = [":nothing"], outs = ["o"], cmd = "y")', 1, "nothing"),
+        ('filegroup(name = "a", srcs = [":b"])\nfilegroup(name = "b", srcs = [":a"])', 1, "depends on itself"),
+        ("x = [i for i in range(10**12)]", 1, ""),
+        ('y = "a" * 100000000000', 1, ""),
+        ("def f():\n    pass", 1, ""),
+    ],
+)
+def test_a_wrong_build_file_exits_2_and_names_the_line(
+    workspace: CommandLine, build: str, line: int, said: str
+) -> None:
+    workspace.put("BUILD.models", build)
+    result = workspace.run("build", "//...")
+    assert result.exit_code == 2, result.stderr
+    assert f"BUILD.models:{line}" in result.stderr
+    assert said in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
+def test_undefined_targets_and_patterns(chain: CommandLine) -> None:
+    result = chain.run("build", "//:uper")
+    assert result.exit_code == 2
+    assert "did you mean" in result.stderr
+    assert chain.run("build", "//no/such:thing").exit_code == 2
+    assert chain.run("build", "--no-such-flag").exit_code == 2
+    assert chain.run("build", "//...", "-//:report").exit_code == 0
+    assert not (chain.root / "modelbuild-out" / "report.txt").exists()
+
+
+def test_outside_a_workspace(chain: CommandLine) -> None:
+    lost = CommandLine(chain.root.parent)
+    result = lost.run("build", "//...")
+    assert result.exit_code == 2
+    assert "modelbuild.toml" in result.stderr
+
+
+def test_an_output_directory_in_the_way(chain: CommandLine) -> None:
+    chain.put("modelbuild-out", "a file of somebody's\n")
+    result = chain.run("build", "//...")
+    assert result.exit_code == 4
+    assert (chain.root / "modelbuild-out").read_text() == "a file of somebody's\n"
