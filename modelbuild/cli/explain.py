@@ -78,6 +78,8 @@ def _last_words(last: TraceRow, now: float) -> str:
     """`ran 3 min 12 s ago in 41.2 s`, `taken from the cache 5.0 s ago`."""
     if last.outcome == "executed":
         return f"ran {_ago(last, now)}"
+    if last.outcome == "failed":
+        return f"failed {_age(last, now)}"
     return f"taken from the cache {_age(last, now)}"
 
 
