@@ -29,21 +29,22 @@ def load_graph(
     working_package: str = "",
     tests_only: bool = False,
     expand_suites: bool = True,
-    manual: bool = False,
+    for_query: bool = False,
     limits: Limits | None = None,
 ) -> TargetGraph:
     """Load what `patterns` name and everything that needs.
 
     working_package: the package that relative patterns start from. tests_only: keep test targets only.
-    expand_suites: replace a requested test_suite by its tests. manual: wildcards mean targets tagged
-    `manual` too, as queries want. Raises LoadError.
+    expand_suites: replace a requested test_suite by its tests. for_query: what is asked about need not be
+    buildable, as in Bazel: wildcards mean targets tagged `manual` too and may match nothing, source files may
+    be missing, and visibility is not checked. Raises LoadError.
     """
     builtin = builtin_rules()
     collecting = gc.isenabled()
     gc.disable()  # loading makes many objects and drops none: collecting costs a third of its time
     try:
         with Evaluator(tuple(builtin), workspace.root_of, workspace.skipped, limits) as evaluator:
-            return _Loading(workspace, evaluator, builtin, manual=manual).graph(
+            return _Loading(workspace, evaluator, builtin, for_query=for_query).graph(
                 patterns, working_package, tests_only=tests_only, expand_suites=expand_suites
             )
     finally:
@@ -55,10 +56,10 @@ class _Loading:
     """One call of load_graph."""
 
     def __init__(
-        self, workspace: Workspace, evaluator: Evaluator, builtin: Mapping[str, str], *, manual: bool
+        self, workspace: Workspace, evaluator: Evaluator, builtin: Mapping[str, str], *, for_query: bool
     ) -> None:
         self._workspace = workspace
-        self._manual = manual
+        self._for_query = for_query
         self._evaluator = evaluator
         self._classes = RuleClasses(workspace.root_of, builtin)
         self._packages: dict[_Key, Package | None] = {}
@@ -80,7 +81,7 @@ class _Loading:
             requested = self._expand_suites(requested)
         if tests_only:
             requested = [label for label in requested if self._is_test(label)]
-        if not requested:
+        if not requested and not self._for_query:
             what = "no test" if tests_only else "no target"
             shown = " ".join(f"`{text}`" for text in patterns)
             raise LoadError(f"{what} matches {shown}", hint=self._nothing_hint(parsed, tests_only=tests_only))
@@ -220,7 +221,9 @@ class _Loading:
             if pattern.kind == "package" and pattern.label.name in package.targets:
                 labels.append(pattern.label)  # as in Bazel: a target of that name wins over the wildcard
                 continue
-            everything = self._manual or pattern.negative  # as in Bazel: a `-` takes manual targets away too
+            everything = (
+                self._for_query or pattern.negative
+            )  # as in Bazel: a `-` takes manual targets away too
             labels += [t.label for t in package.targets.values() if everything or "manual" not in t.tags]
             if pattern.files:
                 files = {*package.generated, *package.exported, *package.implicit}
@@ -326,9 +329,9 @@ class _Loading:
                 raise self._at(user, label, crossing_error(label, crossed))
         path = os.path.join(package.root, label.path)
         declared = label.name in package.exported or label.name in package.implicit
-        if not declared or not os.path.exists(path):
+        if not declared or not (self._for_query or os.path.exists(path)):
             raise self._at(user, label, self._no_such_target(label, package, path))
-        if user is not None:
+        if user is not None and not self._for_query:
             visibility = package.exported.get(label.name, package.default_visibility)
             self._check_visible(user, label, visibility, None)
         self._sources[label] = path
@@ -354,6 +357,8 @@ class _Loading:
         return LoadError(message, notes=notes, hint=hint)
 
     def _check_use(self, user: Target, target: Target, label: Label) -> None:
+        if self._for_query:
+            return
         if not _same_package(user.label, target.label):
             self._check_visible(user, label, target.visibility, target)
         if target.testonly and not user.testonly and user.rule != "test_suite":

@@ -8,10 +8,11 @@ from typing import Any
 from modelbuild.attribute import Dependency
 from modelbuild.errors import LoadError
 from modelbuild.label import Label
+from modelbuild.loading.declaration import LoadingContext
 from modelbuild.loading.load import load_graph
 from modelbuild.loading.package import Package, Target, TargetGraph
 from modelbuild.loading.patterns import TargetPattern, parse_pattern
-from modelbuild.loading.select import Select
+from modelbuild.loading.select import variants
 from modelbuild.loading.source_file import BUILD_FILE
 from modelbuild.loading.workspace import Workspace
 from modelbuild.query.build_files import build_files
@@ -28,7 +29,7 @@ def load_universe(workspace: Workspace, patterns: Sequence[str], working_package
         list(dict.fromkeys(patterns)),
         working_package=working_package,
         expand_suites=False,
-        manual=True,
+        for_query=True,
     )
     nodes = {node.label: node for node in _nodes(targets)}
 
@@ -66,11 +67,7 @@ def _nodes(targets: TargetGraph) -> Iterator[Node]:
 
 def _rule_node(target: Target) -> Node:
     attributes: dict[str, Any] = {"name": target.label.name}
-    if target.instance is not None:
-        declared = {name: getattr(target.instance, name) for name in type(target.instance).model_fields}
-        attributes |= {name: _plain(value) for name, value in declared.items()}
-    else:
-        attributes |= {name: _plain(value) for name, value in target.attributes.items()}
+    attributes |= _declared(target)
     outputs = {output.name: output for output in target.outputs}
     for name, value in attributes.items():
         if isinstance(value, list) and value and all(isinstance(x, str) and x in outputs for x in value):
@@ -90,12 +87,33 @@ def _rule_node(target: Target) -> Node:
     )
 
 
+def _declared(target: Target) -> dict[str, Any]:
+    """The attributes of a target; what the branches of its selects give stands side by side."""
+    instances = [target.instance] if target.instance is not None else []
+    if not instances:
+        context = LoadingContext(target.label.package, target.label.repository)
+        instances = [
+            target.rule_class.model_validate(values, context=context)
+            for values in variants(target.attributes)
+        ]
+    declared: dict[str, Any] = {}
+    for name in target.rule_class.model_fields:
+        values = [_plain(getattr(instance, name)) for instance in instances]
+        if all(value == values[0] for value in values):
+            declared[name] = values[0]
+            continue
+        merged: list[Any] = []
+        for value in values:
+            items = value if isinstance(value, list) else [value]
+            merged += [item for item in items if item not in merged]
+        declared[name] = merged
+    return declared
+
+
 def _plain(value: Any) -> Any:
-    """Attribute values with labels for dependencies, and the branches of selects side by side."""
+    """Attribute values with labels for dependencies."""
     if isinstance(value, Dependency):
         return value.label
-    if isinstance(value, Select):
-        return str(value)
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

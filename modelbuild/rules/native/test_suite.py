@@ -18,6 +18,7 @@ class TestSuite(NativeRule):
 
     __test__ = False  # Not a pytest class.
 
+    testonly: bool = True
     tests: list[Dep[Provider]] = []
     """Test and suite labels; empty: every test of the package that is not tagged `manual`."""
 
