@@ -256,8 +256,9 @@ def worker_environment(threads: int) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "SOURCE_DATE_EPOCH": "315532800",
         "OMP_NUM_THREADS": count,
-        # Threads that wait for each other sleep: spinning, two on a busy machine stand in each other's way.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        # Threads that wait for each other spin for microseconds, then sleep. By default they spin for
+        # milliseconds, and two of them on a busy machine stand in each other's way.
+        "GOMP_SPINCOUNT": "1000",
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
         "HF_HUB_OFFLINE": "1",
