@@ -37,7 +37,7 @@ class ActionGraph:
     actions: Sequence[Action]
     producers: Mapping[str, int]
     dependencies: Sequence[tuple[int, ...]]
-    requested: tuple[RequestedTarget, ...]
+    requested: Sequence[RequestedTarget]
 
 
 def make_graph(actions: Sequence[Action], requested: tuple[RequestedTarget, ...]) -> ActionGraph:

@@ -94,7 +94,7 @@ def _count_line(board: Board, finished: BuildFinished, terminal: Terminal) -> st
         counts += f" (critical path {units.duration(finished.critical_path_s)})"
     if finished.exit_code in (ExitCode.OK, ExitCode.TEST_FAILED):
         word = terminal.paint("built", "green")
-        return f"{word} {units.count(len(built), 'target')}: {counts}"
+        return f"{word} {units.count(finished.targets or len(built), 'target')}: {counts}"
     word = terminal.paint("failed", "red")
     whole = len(board.targets) or len(built) + len(finished.skipped)
     return f"{word}: {len(built):,} of {units.count(whole, 'target')} built: {counts}"

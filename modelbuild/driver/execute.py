@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from modelbuild.cache.local import LocalCache
 from modelbuild.driver.build import Clock, analysis_event
 from modelbuild.driver.checking import compare_results
 from modelbuild.driver.graph_codec import decode_graph, encode_graph
-from modelbuild.driver.request import BuildOutcome, BuildRequest
+from modelbuild.driver.request import FEW_TARGETS, BuildOutcome, BuildRequest
 from modelbuild.driver.snapshot import Difference, Facts, SnapshotFiles, new_generation
 from modelbuild.driver.stamp import Stamp, listing, stamp, stamp_after_reading
 from modelbuild.driver.standing import StandingResults, untouched
@@ -169,7 +169,7 @@ class _Run:
         self._exit_code = ExitCode.OK
         self._safe_at = clock()
         self._skipped: list[str] = []
-        requested = {target.label for target in plan.graph.requested}
+        checked = {target.label for target in plan.graph.requested} if request.check else set()
         resources.preflight(plan.graph.actions if not plan.known else ())
         self._scheduler = Scheduler(
             plan.graph,
@@ -184,7 +184,7 @@ class _Run:
             resources=resources,
             jobs=request.jobs or cores,
             keep_going=request.keep_going,
-            rerun=lambda action: request.check and action.owner in requested,
+            rerun=lambda action: action.owner in checked,
             salt=request.salt,
             clock=clock,
             sink=self._observe,
@@ -205,7 +205,7 @@ class _Run:
     def report(self) -> bool:
         """Tell which targets are built and which tests passed; whether everything asked for is there."""
         graph = self._plan.graph
-        for target in graph.requested:
+        for target in self._told():
             built = self._is_built(target)
             if not built:
                 self._skipped.append(str(target.label))
@@ -219,6 +219,14 @@ class _Run:
         if self._skipped or self._counts["failed"]:
             self._exit_code = ExitCode.ACTION_FAILED
         return self._exit_code is not ExitCode.ACTION_FAILED
+
+    def _told(self) -> Iterable[RequestedTarget]:
+        """The targets that get an event: all, but of very many that went well none."""
+        requested = self._plan.graph.requested
+        few = len(requested) <= FEW_TARGETS
+        if few or self._request.detailed or self._request.command != "build" or self._counts["failed"]:
+            return requested
+        return ()
 
     def outcome(self) -> BuildOutcome:
         """Say goodbye."""

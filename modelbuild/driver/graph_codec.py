@@ -6,9 +6,9 @@ decodes one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from modelbuild.actions.action import Action, Resources
 from modelbuild.actions.graph import ActionGraph, RequestedTarget
@@ -44,48 +44,54 @@ def encode_graph(graph: ActionGraph) -> dict[str, Any]:
 
 def decode_graph(data: Mapping[str, Any]) -> ActionGraph:
     """The graph that encode_graph was given."""
-    actions = _StoredActions(data["actions"], [_decode_tool(tool) for tool in data["tools"]])
+    tools = [_decode_tool(tool) for tool in data["tools"]]
+    actions = _Stored(data["actions"], lambda row: _decode_action(row, tools))
     producers = {path[2:]: i for i, row in enumerate(data["actions"]) for path in row[3].values()}
     return ActionGraph(
         actions, producers, [tuple(row) for row in data["dependencies"]], decode_requested(data["requested"])
     )
 
 
-def decode_requested(rows: Sequence[Any]) -> tuple[RequestedTarget, ...]:
+def decode_requested(rows: Sequence[Any]) -> Sequence[RequestedTarget]:
     """The requested targets of an encoded graph."""
-    return tuple(
-        RequestedTarget(
-            parse_label(label),
-            rule,
-            tuple(_decode_artifact(a) for a in files),
-            tuple(_decode_artifact(a) for a in validations),
-            _decode_artifact(verdict) if verdict else None,
-        )
-        for label, rule, files, validations, verdict in rows
-    )
+    return _Stored(rows, _decode_requested)
 
 
-class _StoredActions(Sequence[Action]):
-    """The actions of an encoded graph, decoded when first asked for."""
+T = TypeVar("T")
 
-    def __init__(self, rows: Sequence[Any], tools: Sequence[Tool]) -> None:
+
+class _Stored(Sequence[T]):
+    """The items of an encoded graph, decoded when first asked for."""
+
+    def __init__(self, rows: Sequence[Any], decode: Callable[[Any], T]) -> None:
         self._rows = rows
-        self._tools = tools
-        self._decoded: dict[int, Action] = {}
+        self._decode = decode
+        self._decoded: dict[int, T] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @overload
-    def __getitem__(self, index: int) -> Action: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Action]: ...
-    def __getitem__(self, index: int | slice) -> Action | Sequence[Action]:
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if index not in self._decoded:
-            self._decoded[index] = _decode_action(self._rows[index], self._tools)
+            self._decoded[index] = self._decode(self._rows[index])
         return self._decoded[index]
+
+
+def _decode_requested(row: Sequence[Any]) -> RequestedTarget:
+    label, rule, files, validations, verdict = row
+    return RequestedTarget(
+        parse_label(label),
+        rule,
+        tuple(_decode_artifact(a) for a in files),
+        tuple(_decode_artifact(a) for a in validations),
+        _decode_artifact(verdict) if verdict else None,
+    )
 
 
 def _encode_action(action: Action, tools: dict[Tool, int]) -> list[Any]:

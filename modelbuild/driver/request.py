@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,9 @@ from modelbuild.actions.graph import RequestedTarget
 from modelbuild.errors import ExitCode
 
 OUTPUT_ROOT = "modelbuild-out"
+
+FEW_TARGETS = 100
+"""More requested targets than this are told one by one only when somebody wants details."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,6 @@ class BuildOutcome:
     """How a build ended. failed: action owner -> error text. skipped: targets that were not reached."""
 
     exit_code: ExitCode
-    requested: tuple[RequestedTarget, ...] = ()
+    requested: Sequence[RequestedTarget] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from modelbuild.actions.graph import RequestedTarget
 from modelbuild.driver.build import Clock, analysis_event
 from modelbuild.driver.graph_codec import decode_graph, decode_requested
-from modelbuild.driver.request import BuildOutcome, BuildRequest
+from modelbuild.driver.request import FEW_TARGETS, BuildOutcome, BuildRequest
 from modelbuild.driver.snapshot import Facts, SnapshotFiles
 from modelbuild.driver.verdict import report_verdicts
 from modelbuild.errors import ExitCode
 from modelbuild.events import ActionFinished, BuildFinished, EventSink, TargetFinished
-
-_FEW = 100
-"""More targets than this are not told one by one unless somebody asked for details."""
 
 
 def answer_from_facts(
@@ -24,9 +22,9 @@ def answer_from_facts(
     sink(analysis_event(clock, facts.counts, from_snapshot=True))
     if request.detailed:
         _report_actions(facts, files, sink, clock)
-    requested: tuple[RequestedTarget, ...] = ()
+    requested: Sequence[RequestedTarget] = ()
     passed = True
-    if request.detailed or request.command != "build" or len(facts.requested) <= _FEW:
+    if request.detailed or request.command != "build" or len(facts.requested) <= FEW_TARGETS:
         requested = decode_requested(facts.requested)
         for target in requested:
             sink(TargetFinished(clock(), str(target.label), True, tuple(str(a) for a in target.files)))
