@@ -23,7 +23,7 @@ from modelbuild.actions.action import Action
 from modelbuild.actions.result import OutputDigest
 
 KEY_SCHEMA = 1
-"""Raised whenever the encoding or the meaning of a component changes."""
+"""Raised whenever the encoding, the meaning of a component or the surroundings of an action change."""
 
 HASHED_FIELDS = frozenset({"tool", "params", "inputs", "outputs", "platform", "threads"})
 LEFT_OUT_FIELDS: Mapping[str, str] = {

@@ -74,7 +74,7 @@ def _ignore_progress(progress: Progress) -> None:
 class ExecutionContext:
     """What surrounds one run and is no part of the action.
 
-    log_path: absolute path of the file that gets the tool's stdout and stderr; it is kept on failure.
+    log_path: absolute path where the tool's stdout and stderr are kept when it fails.
     cancel: set by anyone to end the action; `execute` then raises Interrupted within a second.
     scratch: for resumable actions, a directory (made if missing) that is kept until the action succeeds.
     """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -155,15 +157,17 @@ class LocalExecutor:
             self._check_inputs(action, directory)
             self._check_tool(action)
             if exit_.status != 0:
-                raise self._failure(action, exit_, ctx.log_path)
+                raise self._failure(action, exit_, _publish_log(directory, ctx))
             try:
                 outputs = OutputCollector(directory, self._blobs, _policy(action)).collect(action.outputs)
             except BadOutput as error:
                 raise ActionFailed(
                     f"`{action.owner}` did not make what it declares: {error.problems[0]}",
-                    notes=(*error.problems[1:], *_log_notes(ctx.log_path)),
+                    notes=(*error.problems[1:], *_log_notes(_publish_log(directory, ctx))),
                 ) from error
-            log = self._keep_log(ctx.log_path)
+            log = self._keep_log(directory.log)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(ctx.log_path)  # Of a failure before.
         finally:
             self._area.give_back(directory)
         if ctx.scratch is not None:
@@ -178,7 +182,7 @@ class LocalExecutor:
         request: dict[str, Any] = {
             "cwd": directory.root,
             "directory": directory.base,
-            "log": ctx.log_path,
+            "log": directory.log,
             "environment": environment,
         }
         kind = _worker_kind(action)
@@ -190,6 +194,8 @@ class LocalExecutor:
                 json.dump(tool_request(action, ctx.scratch), stream)
             request |= {"tool": str(action.tool.source), "threads": action.threads}
         else:
+            # As Bazel: the C locale, which also spares every program two dozen look-ups of locale files.
+            del environment["LANG"]
             environment["PATH"] = "/usr/bin:/bin"
             request["argv"] = _shell_arguments(str(action.params["command"]), directory)
         try:
@@ -201,7 +207,7 @@ class LocalExecutor:
                 raise Interrupted(f"`{action.owner}` was interrupted") from error
             raise ActionFailed(
                 f"`{action.owner}` lost the process that runs it",
-                notes=(*str(error).splitlines()[-_LOG_LINES:], *_log_notes(ctx.log_path)),
+                notes=(*str(error).splitlines()[-_LOG_LINES:], *_log_notes(_publish_log(directory, ctx))),
                 hint="the machine may be short of memory: try a smaller `--jobs`",
             ) from error
 
@@ -265,13 +271,19 @@ class LocalExecutor:
         """What a successful tool said becomes a blob of its result."""
         try:
             if os.path.getsize(path) == 0:
-                os.unlink(path)
                 return None
         except FileNotFoundError:
             return None
         digest = digest_file(path)
         self._blobs.put_file(path, digest)
         return digest
+
+
+def _publish_log(directory: ActionDirectory, ctx: ExecutionContext) -> str:
+    """Keep the log of an action that failed where people find it; the path."""
+    with contextlib.suppress(OSError):  # Of a full disk the failure itself tells.
+        shutil.move(directory.log, ctx.log_path)
+    return ctx.log_path
 
 
 def tool_request(action: Action, scratch: str | None, arguments: tuple[str, ...] = ()) -> dict[str, Any]:

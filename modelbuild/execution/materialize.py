@@ -39,6 +39,7 @@ class ActionDirectory:
         self.base = base
         self.root = f"{base}/root"
         self.tmp = f"{base}/tmp"  # noqa: S108 - not the shared /tmp
+        self.log = f"{base}/log"
         self.folders = folders
         self.placed: list[PlacedFile] = []
 

@@ -128,7 +128,7 @@ class WorkArea:
     def _empty(self, directory: ActionDirectory) -> bool:
         names = dict.fromkeys(os.listdir(directory.base), False)
         for name in names:
-            if name not in ("root", "tmp"):
+            if name not in ("root", "tmp", "log"):  # The next action writes its log over this one.
                 self._discard(f"{directory.base}/{name}")
         for name in os.listdir(directory.tmp):
             self._discard(f"{directory.tmp}/{name}")
