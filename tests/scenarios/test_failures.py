@@ -79,7 +79,11 @@ def test_an_action_has_no_network_and_no_environment(workspace: CommandLine) -> 
         ('\n\ngenrul(name = "x")', 3, "genrule"),
         ('genrule(name = "x", outs = ["o"], cmd = 3)', 1, "cmd"),
         ('genrule(name = "x", srcs = [":nothing"], outs = ["o"], cmd = "y")', 1, "nothing"),
-        ('filegroup(name = "a", srcs = [":b"])\nfilegroup(name = "b", srcs = [":a"])', 1, "depends on itself"),
+        (
+            'filegroup(name = "a", srcs = [":b"])\nfilegroup(name = "b", srcs = [":a"])',
+            1,
+            "depends on itself",
+        ),
         ("x = [i for i in range(10**12)]", 1, ""),
         ('y = "a" * 100000000000', 1, ""),
         ("def f():\n    pass", 1, ""),
