@@ -36,13 +36,15 @@ def test_a_second_build_runs_nothing(here: CommandLine) -> None:
     assert json.loads(result.stdout)["executed"] == 0
 
 
-def test_the_binary_is_as_small_as_four_bits_allow(here: CommandLine) -> None:
+@pytest.mark.usefixtures("here")
+def test_the_binary_is_as_small_as_four_bits_allow() -> None:
     binary = (ROOT / "modelbuild-out/targets/drone-int4/model.gguf").stat().st_size
     fp16 = weights("pruned") / 2  # Stored as float32.
     assert binary <= 0.30 * fp16
 
 
-def test_each_step_is_smaller_than_its_parent(here: CommandLine) -> None:
+@pytest.mark.usefixtures("here")
+def test_each_step_is_smaller_than_its_parent() -> None:
     sizes = [weights(step) for step in ("teacher", "student", "pruned", "int4")]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 4
@@ -55,7 +57,8 @@ def test_an_operator_gets_commands_from_llama_cpp(here: CommandLine) -> None:
     assert json.loads(result.stdout) == [{"op": "climb", "altitude_m": 40}, {"op": "hold", "seconds": 10}]
 
 
-def test_the_quality_of_every_step_is_shown(here: CommandLine) -> None:
+@pytest.mark.usefixtures("here")
+def test_the_quality_of_every_step_is_shown() -> None:
     table = (ROOT / "modelbuild-out/targets/quality/quality.md").read_text()
     for step in ("teacher", "student", "pruned", "int4", "int4-rtn", "drone-int4"):
         assert f"| {step} |" in table
