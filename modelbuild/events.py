@@ -134,6 +134,8 @@ class BuildFinished(Event):
 
 
 EventSink = Callable[[Event], None]
+Clock = Callable[[], float]
+"""Seconds since the build started."""
 
 
 def event_name(event: type[Event]) -> str:

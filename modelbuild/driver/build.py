@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 
 from modelbuild import __version__
 from modelbuild.driver.request import BuildOutcome, BuildRequest
 from modelbuild.driver.snapshot import Difference, SnapshotFiles, compare
 from modelbuild.errors import ExitCode, ModelbuildError
-from modelbuild.events import AnalysisFinished, BuildFinished, BuildStarted, EventSink
-
-Clock = Callable[[], float]
+from modelbuild.events import BuildFinished, BuildStarted, EventSink
 
 
 def build(request: BuildRequest, sink: EventSink) -> BuildOutcome:
@@ -53,12 +50,6 @@ def build(request: BuildRequest, sink: EventSink) -> BuildOutcome:
     except ModelbuildError as error:
         sink(_aborted(clock(), error.exit_code))
         raise
-
-
-def analysis_event(clock: Clock, counts: tuple[int, int, int], *, from_snapshot: bool) -> AnalysisFinished:
-    """The event that tells how large the request is."""
-    packages, targets, actions = counts
-    return AnalysisFinished(clock(), packages, targets, actions, from_snapshot)
 
 
 def _aborted(now: float, exit_code: ExitCode) -> BuildFinished:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
 
 from modelbuild.actions.action import Action
-from modelbuild.actions.graph import ActionGraph, RequestedTarget
+from modelbuild.actions.graph import RequestedTarget
 from modelbuild.cache.local import LocalCache
-from modelbuild.driver.build import Clock, analysis_event
 from modelbuild.driver.checking import compare_results
-from modelbuild.driver.graph_codec import decode_graph, encode_graph
+from modelbuild.driver.graph_codec import encode_graph
+from modelbuild.driver.plan import Plan, fresh_plan, stored_plan
 from modelbuild.driver.request import FEW_TARGETS, BuildOutcome, BuildRequest
 from modelbuild.driver.snapshot import Difference, Facts, SnapshotFiles, new_generation
-from modelbuild.driver.stamp import Stamp, listing, stamp, stamp_after_reading
-from modelbuild.driver.standing import StandingResults, untouched
+from modelbuild.driver.stamp import Stamp, stamp
 from modelbuild.driver.verdict import report_verdicts
 from modelbuild.driver.world import BuildWorld
 from modelbuild.errors import ExitCode
-from modelbuild.events import ActionFinished, BuildFinished, Event, EventSink, Message, TargetFinished
+from modelbuild.events import (
+    ActionFinished,
+    AnalysisFinished,
+    BuildFinished,
+    Clock,
+    Event,
+    EventSink,
+    Message,
+    TargetFinished,
+)
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.local import LocalExecutor
 from modelbuild.execution.output_tree import OutputTree
@@ -31,21 +35,6 @@ from modelbuild.execution.scheduler import Scheduler
 from modelbuild.execution.step import Step
 
 _KEEP_SAFE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What has to be settled, and the facts that are known before.
-
-    known: actions that need no look. rows: stored key and result of each action.
-    """
-
-    graph: ActionGraph
-    loading: dict[str, Stamp]
-    directories: dict[str, tuple[Stamp, str]]
-    counts: tuple[int, int, int]
-    known: Mapping[int, Any] = field(default_factory=dict)
-    rows: list[list[Any]] | None = None
 
 
 def execute(
@@ -58,11 +47,11 @@ def execute(
 ) -> BuildOutcome:
     """Settle every action that is not known to stand, and report."""
     with LocalCache.open(request.cache_dir) as cache:
-        plan = _stored_plan(files, facts, difference) if facts and not difference.loading else None
+        plan = stored_plan(files, facts, difference) if facts and not difference.loading else None
         from_snapshot = plan is not None
         if plan is None:
-            plan = _fresh_plan(request, sink, clock)
-        sink(analysis_event(clock, plan.counts, from_snapshot=from_snapshot))
+            plan = fresh_plan(request, sink, clock)
+        sink(AnalysisFinished(clock(), *plan.counts, from_snapshot))
 
         def warn(text: str) -> None:
             sink(Message(clock(), "warning", text))
@@ -78,58 +67,6 @@ def execute(
         for note in cache.notes:
             warn(note)
         return run.outcome()
-
-
-def _stored_plan(files: SnapshotFiles, facts: Facts, difference: Difference) -> Plan | None:
-    encoded, rows = files.graph(facts), files.results(facts)
-    if encoded is None or rows is None:
-        return None
-    standing = set() if difference.environment else untouched(encoded, difference)
-    return Plan(
-        decode_graph(encoded),
-        facts.loading,
-        facts.directories,
-        facts.counts,
-        StandingResults(rows, standing),
-        rows,
-    )
-
-
-def _fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
-    from modelbuild.analysis.analyze import analyze  # noqa: PLC0415 - brings pydantic and Starlark
-    from modelbuild.loading.load import load_graph  # noqa: PLC0415
-    from modelbuild.loading.workspace import open_workspace  # noqa: PLC0415
-
-    started = time.time_ns()
-    targets = load_graph(
-        open_workspace(str(request.root)),
-        request.patterns,
-        working_package=request.working_package,
-        tests_only=request.command == "test",
-    )
-    for text in targets.messages:
-        sink(Message(clock(), "info", text))
-    analysis = analyze(targets)
-    graph = analysis.graph
-    read = [*targets.facts.files, *targets.facts.absent, *_modules(str(request.root))]
-    loading = {path: stamp_after_reading(path, started) for path in read}
-    directories = {
-        path: (stamp_after_reading(path, started), listing(path, request.own_paths))
-        for path in (*targets.facts.directories, *analysis.listings)
-    }
-    counts = (len(targets.packages), len(targets.targets), len(graph.actions))
-    return Plan(graph, loading, directories, counts)
-
-
-def _modules(root: str) -> list[str]:
-    """Python files that decide what BUILD files mean: modelbuild's own, and what rule files imported."""
-    return sorted(
-        module.__file__
-        for name, module in list(sys.modules.items())
-        if (file := getattr(module, "__file__", None))
-        and (name.partition(".")[0] == "modelbuild" or file.startswith(f"{root}/"))
-        and module.__file__
-    )
 
 
 class _Run:

@@ -6,20 +6,26 @@ import json
 from collections.abc import Sequence
 
 from modelbuild.actions.graph import RequestedTarget
-from modelbuild.driver.build import Clock, analysis_event
 from modelbuild.driver.graph_codec import decode_graph, decode_requested
 from modelbuild.driver.request import FEW_TARGETS, BuildOutcome, BuildRequest
 from modelbuild.driver.snapshot import Facts, SnapshotFiles
 from modelbuild.driver.verdict import report_verdicts
 from modelbuild.errors import ExitCode
-from modelbuild.events import ActionFinished, BuildFinished, EventSink, TargetFinished
+from modelbuild.events import (
+    ActionFinished,
+    AnalysisFinished,
+    BuildFinished,
+    Clock,
+    EventSink,
+    TargetFinished,
+)
 
 
 def answer_from_facts(
     request: BuildRequest, facts: Facts, files: SnapshotFiles, sink: EventSink, clock: Clock
 ) -> BuildOutcome:
     """Report that nothing has to be done."""
-    sink(analysis_event(clock, facts.counts, from_snapshot=True))
+    sink(AnalysisFinished(clock(), *facts.counts, True))
     if request.detailed:
         _report_actions(facts, files, sink, clock)
     requested: Sequence[RequestedTarget] = ()

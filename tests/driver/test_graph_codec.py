@@ -44,7 +44,7 @@ def test_round_trip_through_json() -> None:
     assert list(decoded.actions) == list(graph.actions)
     assert decoded.producers == graph.producers
     assert tuple(decoded.dependencies) == tuple(graph.dependencies)
-    assert decoded.requested == graph.requested
+    assert tuple(decoded.requested) == graph.requested
 
 
 def test_every_field_is_carried() -> None:

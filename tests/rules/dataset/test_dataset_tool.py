@@ -8,7 +8,7 @@ from modelbuild.toolkit.request import Request, ToolError, load_tool
 
 FAMILY = Path(__file__).resolve().parents[3] / "modelbuild/rules/dataset"
 GENERATOR = """
-def generate(args: Any, seed: Any) -> Any:
+def generate(args, seed):
     for n in range(args["rows"]):
         yield "train", {"prompt": f"say {n + seed}", "completion": str(n), "slice": "odd" if n % 2 else "even"}
     yield "eval", {"prompt": "say nothing", "completion": "0", "slice": "even"}
