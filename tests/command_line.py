@@ -70,7 +70,7 @@ class CommandLine:
             env=os.environ | environment,
             start_new_session=True,
             # A test run in the background ignores Ctrl-C, and would hand that down.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def run(self, *arguments: str, **environment: str) -> Result:
