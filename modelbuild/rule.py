@@ -59,6 +59,9 @@ def rule_name(rule: type[Rule]) -> str:
 
 
 def attribute_types(rule: type[Rule]) -> dict[str, Any]:
-    """Attribute name -> annotation, own attributes first, in order of declaration."""
-    own = {n: f.annotation for n, f in rule.model_fields.items() if n not in COMMON_ATTRIBUTES}
-    return own | {n: f.annotation for n, f in rule.model_fields.items() if n in COMMON_ATTRIBUTES}
+    """Attribute name -> annotation: the rule's own, then those of its base classes, then the common ones."""
+    fields = rule.model_fields
+    declared = [name for name in rule.__annotations__ if name in fields]
+    shared = [name for name in fields if name not in COMMON_ATTRIBUTES]
+    names = dict.fromkeys((*declared, *shared, *fields))
+    return {name: fields[name].annotation for name in names}

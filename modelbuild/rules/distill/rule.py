@@ -28,6 +28,7 @@ from modelbuild.rules.train.rule import (
     resolve_architecture,
     training_ram,
 )
+from modelbuild.rules.train.training_rule import TrainingRule
 
 TOOLS = {
     "text_generation": "tool.py",
@@ -80,7 +81,7 @@ class TeacherLogits(Rule):
         return [DefaultInfo((logits,)), LogitsInfo(logits, self.teacher.label)]
 
 
-class Distill(Rule):
+class Distill(TrainingRule):
     """Trains a student to answer as its teacher does (Hinton, Vinyals and Dean 2015).
 
     `loss = alpha * KD * temperature^2 + beta * task + gamma * match`
@@ -119,31 +120,11 @@ class Distill(Rule):
     """What to compare inside when `gamma` is above 0."""
     layer_map: dict[int, int] = {}
     """Student layer -> teacher layer, counted from 1; spread evenly when empty."""
-    steps: int = Field(ge=1)
-    """Updates of the weights."""
-    batch_size: int = Field(default=32, ge=1)
-    """Examples a step."""
     examples: int = Field(default=0, ge=0)
     """Use the first so many rows (pieces, for `language_modeling`) of `train`; 0 is all. Bounds the time and
     space of the teacher's logits; students that share them state the same number."""
     top_k: int = Field(default=0, ge=0)
     """As for `teacher_logits`."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """The highest one, reached after `warmup` steps."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to zero afterwards."""
-    warmup: int = Field(default=0, ge=0)
-    """Steps in which the learning rate rises."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    """Decoupled (AdamW), on matrices only."""
-    max_grad_norm: float = Field(default=1.0, ge=0)
-    """Gradients are scaled down to this norm; 0 leaves them."""
-    sequence_length: int = Field(default=512, ge=2)
-    """As for `train`."""
-    seed: int = Field(default=0, ge=0)
-    """Of the first weights and the order of examples."""
-    threads: int = Field(default=2, ge=1)
-    """CPU threads; in the key."""
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Declare the teacher's logits, unless they are given, and the student."""
@@ -170,17 +151,9 @@ class Distill(Rule):
                 "gamma": self.gamma,
                 "match": sorted(self.match) if self.gamma else [],
                 "layer_map": [list(pair) for pair in sorted(self.layer_map.items())],
-                "steps": self.steps,
-                "batch_size": self.batch_size,
                 "examples": self.examples,
-                "learning_rate": self.learning_rate,
-                "schedule": self.schedule,
-                "warmup": self.warmup,
-                "weight_decay": self.weight_decay,
-                "max_grad_norm": self.max_grad_norm,
-                "sequence_length": self.sequence_length,
-                "seed": self.seed,
-            },
+            }
+            | self.training_params(),
             threads=self.threads,
             resources=Resources(cpu=self.threads, ram=training_ram(architecture)),
             resumable=True,

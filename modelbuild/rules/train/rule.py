@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from modelbuild.api import (
     TRANSFORMERS_PRELOAD,
@@ -18,9 +16,9 @@ from modelbuild.api import (
     Provider,
     PythonTool,
     Resources,
-    Rule,
     TokenizerInfo,
 )
+from modelbuild.rules.train.training_rule import TrainingRule
 
 DISTRIBUTIONS = ("torch", "transformers", "safetensors", "tokenizers")
 TEXT_TASKS = ("text_generation", "language_modeling")
@@ -32,7 +30,7 @@ TOOLS = {
 """Task -> the tool beside this file: an edit of the image code must not retrain a language model."""
 
 
-class Train(Rule):
+class Train(TrainingRule):
     """Trains a model from nothing, with AdamW on the `train` split.
 
     `architecture` is a Hugging Face configuration: `model_type` and whatever differs from its defaults.
@@ -52,26 +50,6 @@ class Train(Rule):
     """Needed for text."""
     architecture: dict[str, Any]
     """Hugging Face config keys, `model_type` among them."""
-    steps: int = Field(ge=1)
-    """Updates of the weights."""
-    batch_size: int = Field(default=32, ge=1)
-    """Examples a step."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """The highest one, reached after `warmup` steps."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to zero afterwards."""
-    warmup: int = Field(default=0, ge=0)
-    """Steps in which the learning rate rises."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    """Decoupled (AdamW), on matrices only."""
-    max_grad_norm: float = Field(default=1.0, ge=0)
-    """Gradients are scaled down to this norm; 0 leaves them."""
-    sequence_length: int = Field(default=512, ge=2)
-    """Longest sequence in tokens: a longer prompt with completion is an error, longer texts are cut."""
-    seed: int = Field(default=0, ge=0)
-    """Of the first weights, the order of examples and dropout."""
-    threads: int = Field(default=2, ge=1)
-    """CPU threads. In the key: sums over another number of threads round otherwise."""
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Check the architecture and declare the training."""
@@ -88,18 +66,7 @@ class Train(Rule):
             mnemonic="Train",
             inputs=inputs,
             outputs={"model": model},
-            params={
-                "architecture": self.architecture,
-                "steps": self.steps,
-                "batch_size": self.batch_size,
-                "learning_rate": self.learning_rate,
-                "schedule": self.schedule,
-                "warmup": self.warmup,
-                "weight_decay": self.weight_decay,
-                "max_grad_norm": self.max_grad_norm,
-                "sequence_length": self.sequence_length,
-                "seed": self.seed,
-            },
+            params={"architecture": self.architecture} | self.training_params(),
             threads=self.threads,
             resources=Resources(cpu=self.threads, ram=training_ram(architecture)),
             resumable=True,
