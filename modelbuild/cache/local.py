@@ -57,6 +57,7 @@ class LocalCache:
         self.root = os.path.abspath(os.fspath(root))
         self.notes: list[str] = []
         self.read_only = _prepare(self.root)
+        self._has_logs = False
         self.facts = FactIndex(f"{self.root}/index.sqlite", notes=self.notes)
         self.fingerprints = FingerprintIndex(self.facts)
         self.blobs = DiskBlobStore(self.root, self.facts)
@@ -94,10 +95,12 @@ class LocalCache:
     def log_path(self, key: str) -> str:
         """Where the output of action `key` is written while it runs; kept when it fails."""
         path = f"{self.root}/logs"
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise storage_failure(error, path) from error
+        if not self._has_logs:
+            try:
+                os.makedirs(path, exist_ok=True)
+            except OSError as error:
+                raise storage_failure(error, path) from error
+            self._has_logs = True
         return f"{path}/{key}.log"
 
     def scratch_dir(self, key: str) -> str:
