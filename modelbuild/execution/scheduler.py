@@ -155,8 +155,10 @@ class Scheduler:
                 if self._stopping:
                     ready.clear()
                     parked.clear()
-                parked = self._start_parked(threads, parked)
-                if ready and len(parked) < 2 * self._jobs:
+                # Look at what is ready before anything starts: it may be more urgent than what is parked.
+                looks = self._jobs
+                while ready and looks and len(parked) < 2 * self._jobs:
+                    looks -= 1
                     _, index = heapq.heappop(ready)
                     finished, task = self._look(index)
                     if task is not None:
@@ -164,7 +166,10 @@ class Scheduler:
                         self._warm(index, dependents)
                     if finished:
                         self._release(index, dependents, waiting, heights, ready)
-                elif self._running:
+                parked = self._start_parked(threads, parked)
+                if ready and len(parked) < 2 * self._jobs:
+                    continue
+                if self._running:
                     self._seen.append(self._messages.get())
                 elif not parked and not ready:
                     break
