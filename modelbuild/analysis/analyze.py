@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from modelbuild.loading.declaration import combined, found_dependencies
 from modelbuild.loading.package import Target, TargetGraph
 from modelbuild.loading.select import CONDITION_RULES, choose_default, resolve_select
 from modelbuild.provider import DefaultInfo, Provider, TestInfo
+from modelbuild.rule import Rule
 
 SOURCE_FILE = "source file"
 GENERATED_FILE = "generated file"
@@ -61,6 +63,7 @@ def analyze(targets: TargetGraph) -> Analysis:
     actions: list[Action] = []
     listings: list[str] = []
     declared_by: dict[str, Label] = {}
+    folders: dict[str, Label] = {}
     for label in targets.order:
         target = targets.targets[label]
         try:
@@ -70,6 +73,7 @@ def analyze(targets: TargetGraph) -> Analysis:
                     other = declared_by.setdefault(artifact.path, label)
                     if other != label:
                         raise AnalysisError(f"`{label}` and `{other}` both make `{artifact}`")
+                    folders.setdefault(artifact.path.rpartition("/")[0], label)
         except ModelbuildError as error:
             raise error.located(target.location, target.source_line()) from None
         analyzed[label] = result
@@ -79,8 +83,27 @@ def analyze(targets: TargetGraph) -> Analysis:
             if file == label:  # as in Bazel: the label then means the target
                 continue
             analyzed[file] = _file(file, Artifact(file.path, "file"), GENERATED_FILE, result.validations)
+    _check_folders(declared_by, folders, targets)
     requested = tuple(_requested(label, analyzed[label]) for label in targets.requested)
     return Analysis(make_graph(actions, requested), analyzed, tuple(dict.fromkeys(listings)))
+
+
+def _check_folders(
+    declared_by: Mapping[str, Label], folders: Mapping[str, Label], targets: TargetGraph
+) -> None:
+    """No output lies inside another one. folders: of outputs, with a target that makes something in each."""
+    for folder, label in folders.items():
+        above = folder
+        while above:
+            if above in declared_by:
+                target = targets.targets[label]
+                raise AnalysisError(
+                    f"`{label}` makes a file in `modelbuild-out/{above}`, which `{declared_by[above]}` makes",
+                    location=target.location,
+                    source_line=target.source_line(),
+                    hint="give one of them another name",
+                )
+            above = above.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +138,7 @@ def _analyze_target(
         )
         raise combined(errors) from None
     context = Context(label, determinism=rule.determinism, declared_at=str(target.location))
-    providers = {type(provider): provider for provider in rule.analyze(context)}
+    providers = {type(provider): provider for provider in _run_rule(rule, context, target)}
     default = providers.get(DefaultInfo)
     validations: dict[Artifact, None] = {}
     for dependency in target.dependencies:
@@ -125,6 +148,21 @@ def _analyze_target(
     if target.rule == "alias":
         label = next(found_dependencies(rule)).actual_label
     return AnalyzedTarget(label, target.rule, providers, tuple(validations)), context
+
+
+def _run_rule(rule: Rule, context: Context, target: Target) -> Sequence[Provider]:
+    """Call `analyze`. A mistake in a rule is its author's: told with the place, not as a bug of ours."""
+    try:
+        return list(rule.analyze(context))
+    except ModelbuildError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        notes = tuple(f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}" for frame in frames)
+        raise AnalysisError(
+            f"the rule `{target.rule}` failed on `{target.label}`: {type(error).__name__}: {error}",
+            notes=notes,
+        ) from error
 
 
 def _file(

@@ -36,7 +36,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     from modelbuild.loading.load import load_graph  # noqa: PLC0415
 
     invocation = open_invocation(args, terminal)
-    request = load_request(args, invocation, [*args.targets, *args.rest])
+    request = load_request(invocation, [*args.targets, *args.rest])
     targets = load_graph(invocation.workspace, request.patterns, working_package=invocation.working_package)
     graph = analyze(targets).graph
     wanted = {targets.generated.get(label, label) for label in targets.requested}

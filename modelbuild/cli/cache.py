@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
@@ -73,7 +74,8 @@ def _stats(root: str, args: Namespace, terminal: Terminal) -> int:
 
     found = stats(root)
     if args.json:
-        terminal.write(json.dumps({"cache": root, **asdict(found)}, indent=2))
+        by_age = [[None if math.isinf(days) else days, entries] for days, entries in found.by_age]
+        terminal.write(json.dumps({"cache": root, **asdict(found), "by_age": by_age}, indent=2))
         return ExitCode.OK
     terminal.write(f"cache:       {root}")
     terminal.write(f"results:     {found.entries:,}")

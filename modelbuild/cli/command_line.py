@@ -123,7 +123,6 @@ def add_workspace_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workspace flags")
     group.add_argument("--cache-dir", metavar="DIR", help="the local cache (default: `cache/`)")
     group.add_argument("--config", metavar="NAME", help="settings of `[profile.NAME]` in modelbuild.toml")
-    group.add_argument("--platform", metavar="LABEL", help="the target platform")
 
 
 def add_build_flags(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
         (
             str(label),
             graph.nodes[label].kind,
-            (args.platform or _HOST) if graph.nodes[label].is_rule else None,
+            _HOST if graph.nodes[label].is_rule else None,
         )
         for label in evaluate(expression, graph)
     ]

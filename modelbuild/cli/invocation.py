@@ -65,12 +65,11 @@ def build_request(
         keep_going=args.keep_going or settings.keep_going,
         check=args.check,
         salt=settings.key_salt,
-        platform=args.platform or "",
         detailed=bool(args.events or args.profile),
     )
 
 
-def load_request(args: Namespace, invocation: Invocation, patterns: list[str]) -> BuildRequest:
+def load_request(invocation: Invocation, patterns: list[str]) -> BuildRequest:
     """A request that only looks. Raises UsageError without target patterns."""
     from modelbuild.driver.request import BuildRequest  # noqa: PLC0415
 
@@ -82,5 +81,4 @@ def load_request(args: Namespace, invocation: Invocation, patterns: list[str]) -
         cache_dir=invocation.cache_dir,
         working_package=invocation.working_package,
         salt=invocation.workspace.settings.key_salt,
-        platform=args.platform or "",
     )

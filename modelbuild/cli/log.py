@@ -31,7 +31,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     from modelbuild.cache.local import LocalCache  # noqa: PLC0415
 
     invocation = open_invocation(args, terminal)
-    load_request(args, invocation, [args.target] if args.target else [])
+    load_request(invocation, [args.target] if args.target else [])
     pattern = parse_pattern(args.target, invocation.working_package, invocation.workspace.is_package)
     if pattern.kind != "target" or pattern.negative:
         raise UsageError(f"`modelbuild log` takes one target, and `{args.target}` may be several")

@@ -5,6 +5,7 @@ Nothing heavy is imported here: each command is a module of its own, imported wh
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -51,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(100_000, 50, 50)  # Ten thousand actions are no garbage; looking for it costs a tenth.
     words = list(sys.argv[1:] if argv is None else argv)
     terminal = Terminal(Environment.read(os.environ), _color(words))
-    previous = signal.signal(signal.SIGTERM, _terminate) if _is_main_thread() else None
+    ends = (signal.SIGTERM, signal.SIGHUP) if _is_main_thread() else ()
+    heard = [number for number in ends if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
+    previous = {number: signal.signal(number, _terminate) for number in heard}
     try:
         code = _dispatch(words, terminal)
         terminal.out.flush()
@@ -66,11 +69,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes stdout once more at exit; give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _report_bug(words, terminal)
+        terminal.say(
+            paint_error(terminal, "error: what was to be shown cannot be written: the device is full")
+        )
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.ENVIRONMENT)
     except Exception:  # noqa: BLE001  # the last line of defence: a bug is reported, never hidden
         return _report_bug(words, terminal)
     finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _dispatch(words: list[str], terminal: Terminal) -> int:
@@ -117,7 +128,7 @@ def _color(words: Sequence[str]) -> ColorMode:
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends a build as Ctrl-C does."""
+    """SIGTERM and a closed terminal end a build as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

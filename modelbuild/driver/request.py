@@ -35,7 +35,6 @@ class BuildRequest:
     keep_going: bool = False
     check: bool = False
     salt: str = ""
-    platform: str = ""
     detailed: bool = False
 
     @property

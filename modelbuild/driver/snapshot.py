@@ -101,7 +101,6 @@ class SnapshotFiles:
             list(request.patterns),
             request.command == "test",
             request.working_package,
-            request.platform,
             request.salt,
             *fingerprint,
         ]
@@ -149,7 +148,7 @@ class SnapshotFiles:
         try:
             with open(f"{self._base}.{part}.json", "rb") as stream:
                 data: dict[str, Any] = json.loads(stream.read())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None
         return data if data.get("schema") == SNAPSHOT_SCHEMA else None
 

@@ -224,7 +224,7 @@ class LocalExecutor:
             raise ActionFailed(
                 f"{names} changed while the build read it",
                 notes=(f"`{action.owner}` was running, and its result is dropped",),
-                hint="build again",
+                hint="build again; if it happens each time, the action itself writes to its input",
             )
         raise ActionFailed(
             f"`{action.owner}` wrote to its input {names}",

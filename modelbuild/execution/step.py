@@ -92,6 +92,14 @@ class Step:
                 result = self.runner(action, key, inputs, progress, cancelled)
             except Interrupted:
                 raise StepCancelled from None
+            if check and standing is None:
+                # There was nothing to compare with: a second run makes the check worth its name.
+                self.store(key, result)
+                standing = result
+                try:
+                    result = self.runner(action, key, inputs, progress, cancelled)
+                except Interrupted:
+                    raise StepCancelled from None
             if standing is not None:
                 self.compare(action, standing, result)
                 return StepOutcome(

@@ -27,7 +27,7 @@ class Settings:
 
     cache_dir: the local cache, relative to the root. jobs: actions at once; 0 means one per CPU.
     key_salt: part of every action key. ignore: directories, relative to the root, without packages.
-    keep_going: build what can be built after a failure. remote_cache: URL of a shared cache.
+    keep_going: build what can be built after a failure.
     cache_max_size: what the local cache is trimmed to, as in `50 GB`.
     """
 
@@ -36,7 +36,6 @@ class Settings:
     key_salt: str = ""
     ignore: tuple[str, ...] = ()
     keep_going: bool = False
-    remote_cache: str = ""
     cache_max_size: str = ""
 
 

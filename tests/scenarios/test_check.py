@@ -25,3 +25,10 @@ def test_an_action_that_is_not_fails_and_its_first_result_stands(workspace: Comm
 def test_only_the_requested_targets_are_checked(chain: CommandLine) -> None:
     chain.build()
     assert chain.build("--check", "//:report").executed() == {"//:report"}
+
+
+def test_with_an_empty_cache_it_runs_twice(workspace: CommandLine) -> None:
+    workspace.put("BUILD.models", 'genrule(name = "t", outs = ["t.txt"], cmd = "date +%s%N > $@")')
+    assert workspace.run("build", "--check", "//:t").exit_code == 1
+    workspace.put("BUILD.models", 'genrule(name = "t", outs = ["t.txt"], cmd = "echo same > $@")')
+    assert workspace.run("build", "--check", "//:t").exit_code == 0

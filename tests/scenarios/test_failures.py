@@ -122,3 +122,36 @@ def test_an_output_directory_in_the_way(chain: CommandLine) -> None:
     result = chain.run("build", "//...")
     assert result.exit_code == 4
     assert (chain.root / "modelbuild-out").read_text() == "a file of somebody's\n"
+
+
+def test_an_output_inside_another_is_refused(workspace: CommandLine) -> None:
+    workspace.put(
+        "BUILD.models",
+        'genrule(name = "one", outs = ["a"], cmd = "echo > $@")\n'
+        'genrule(name = "two", outs = ["a/x"], cmd = "echo > $@")\n',
+    )
+    result = workspace.run("build", "//...")
+    assert result.exit_code == 2
+    assert "a/x" in result.stderr
+    assert "BUILD.models:2" in result.stderr
+
+
+def test_a_mistake_in_a_rule_is_told_with_its_place(workspace: CommandLine) -> None:
+    rule = (
+        "from modelbuild.api import Rule\n\n\nclass Broken(Rule):\n"
+        "    def analyze(self, ctx):\n        return [1 / 0]\n"
+    )
+    workspace.put("rules/mine/rule.py", rule)
+    workspace.put("rules/mine/BUILD.models", "")
+    workspace.put("BUILD.models", 'load("//rules/mine:rule.py", "broken")\nbroken(name = "x")\n')
+    result = workspace.run("build", "//...")
+    assert result.exit_code == 2, result.stderr
+    assert "ZeroDivisionError" in result.stderr
+    assert "rule.py:6" in result.stderr
+    assert "BUILD.models:2" in result.stderr
+
+
+def test_a_cache_that_is_a_file(chain: CommandLine) -> None:
+    result = chain.run("build", "--cache-dir", "in.txt", "//...")
+    assert result.exit_code == 4
+    assert "in.txt" in result.stderr

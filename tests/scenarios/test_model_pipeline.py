@@ -52,7 +52,9 @@ def test_a_template_builds_runs_and_rebuilds_what_changed(model: CommandLine) ->
 
 
 def test_a_killed_training_resumes_and_gives_the_same_bytes(model: CommandLine, tmp_path: Path) -> None:
-    build = (model.root / "BUILD.models").read_text().replace("steps = 120", "steps = 400")
+    build = (
+        (model.root / "BUILD.models").read_text().replace("steps = 120", "steps = 1200")
+    )  # Checkpoints come every ten seconds.
     model.put("BUILD.models", build)
     events = tmp_path / "killed.events"
     process = model.start("build", "--events", str(events), "//:model")

@@ -27,13 +27,15 @@ def here() -> CommandLine:
 
 
 def weights(step: str) -> int:
-    return sum(p.stat().st_size for p in (ROOT / "modelbuild-out/targets" / step).rglob("*.safetensors"))
+    return sum(
+        p.stat().st_size for p in (ROOT / "modelbuild-out/targets" / step / "model").rglob("*.safetensors")
+    )
 
 
 def test_a_second_build_runs_nothing(here: CommandLine) -> None:
     result = here.run("build", "--json", "//...")
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["executed"] == 0
+    assert json.loads(result.stdout)["counts"]["executed"] == 0
 
 
 @pytest.mark.usefixtures("here")
