@@ -137,6 +137,11 @@ def _analyze_target(
             error, target.rule, target.rule_class, label.name, target.location, target.root
         )
         raise combined(errors) from None
+    if rule.target_compatible_with:
+        raise AnalysisError(
+            f"`{label}` says `target_compatible_with`, and platforms are not there yet",
+            hint="leave it out; nothing would be checked",
+        )
     context = Context(label, determinism=rule.determinism, declared_at=str(target.location))
     providers = {type(provider): provider for provider in _run_rule(rule, context, target)}
     default = providers.get(DefaultInfo)

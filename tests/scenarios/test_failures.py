@@ -155,3 +155,13 @@ def test_a_cache_that_is_a_file(chain: CommandLine) -> None:
     result = chain.run("build", "--cache-dir", "in.txt", "//...")
     assert result.exit_code == 4
     assert "in.txt" in result.stderr
+
+
+def test_a_compatibility_that_nothing_checks_is_refused(workspace: CommandLine) -> None:
+    workspace.put(
+        "BUILD.models",
+        'genrule(name = "t", outs = ["t"], cmd = "echo > $@", target_compatible_with = ["//:aarch64"])',
+    )
+    result = workspace.run("build", "//...")
+    assert result.exit_code == 2
+    assert "target_compatible_with" in result.stderr
