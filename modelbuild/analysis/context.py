@@ -21,13 +21,10 @@ class Context:
         label: Label,
         *,
         determinism: Determinism = "bitwise",
-        constraints: Sequence[str] = (),
         declared_at: str = "",
     ) -> None:
         self.label = label
         self._declared_at = declared_at
-        self.constraints = tuple(constraints)
-        """The constraint values of the target platform, as label strings."""
         self.actions: list[Action] = []
         self.listings: list[str] = []
         self._determinism = determinism

@@ -78,6 +78,13 @@ class Step:
         check: bool = False,
     ) -> StepOutcome:
         """Raises ActionFailed, StepCancelled, or what the machine is to blame for."""
+
+        def run() -> ActionResult:
+            try:
+                return self.runner(action, key, inputs, progress, cancelled)
+            except Interrupted:
+                raise StepCancelled from None
+
         while not self.locks.try_acquire(key):
             if cancelled.wait(_LOCK_POLL_S):
                 raise StepCancelled
@@ -88,18 +95,12 @@ class Step:
             if cancelled.is_set():
                 raise StepCancelled
             started = time.monotonic()
-            try:
-                result = self.runner(action, key, inputs, progress, cancelled)
-            except Interrupted:
-                raise StepCancelled from None
+            result = run()
             if check and standing is None:
                 # There was nothing to compare with: a second run makes the check worth its name.
                 self.store(key, result)
                 standing = result
-                try:
-                    result = self.runner(action, key, inputs, progress, cancelled)
-                except Interrupted:
-                    raise StepCancelled from None
+                result = run()
             if standing is not None:
                 self.compare(action, standing, result)
                 return StepOutcome(
