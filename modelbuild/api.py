@@ -6,6 +6,7 @@ from modelbuild.artifact import Artifact
 from modelbuild.attribute import Dep, File, Files
 from modelbuild.errors import AnalysisError
 from modelbuild.label import Label
+from modelbuild.platform import Budget, PlatformInfo
 from modelbuild.provider import (
     DatasetInfo,
     DefaultInfo,
@@ -19,13 +20,18 @@ from modelbuild.provider import (
     TokenizerInfo,
 )
 from modelbuild.rule import Rule
+from modelbuild.runner import LOCAL, Runner
+from modelbuild.runtime_toolchain import Conversion, Footprint, RuntimeToolchainInfo
 from modelbuild.tool import TRANSFORMERS_PRELOAD, PythonTool
 
 __all__ = [
+    "LOCAL",
     "TRANSFORMERS_PRELOAD",
     "AnalysisError",
     "Artifact",
+    "Budget",
     "Context",
+    "Conversion",
     "DatasetInfo",
     "DefaultInfo",
     "Dep",
@@ -33,15 +39,19 @@ __all__ = [
     "DeviceBinaryInfo",
     "File",
     "Files",
+    "Footprint",
     "Label",
     "LogitsInfo",
     "MetricsInfo",
     "ModelInfo",
+    "PlatformInfo",
     "Provider",
     "PythonTool",
     "Resources",
     "Rule",
     "RunInfo",
+    "Runner",
+    "RuntimeToolchainInfo",
     "TestInfo",
     "TokenizerInfo",
 ]

@@ -87,11 +87,15 @@ class MetricsInfo(Provider):
 
 @dataclass(frozen=True)
 class DeviceBinaryInfo(Provider):
-    """What a device's runtime loads. format: `gguf:Q4_0`, `onnx`; runtime: `llama.cpp`, `onnxruntime`."""
+    """What a device's runtime loads. format: `gguf:Q4_0`, `onnx:int8`; runtime: `llama.cpp`, `onnxruntime`.
+
+    platform: the device it was made for; None: any that has the runtime.
+    """
 
     binary: Artifact
     format: str
     runtime: str
+    platform: Label | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""Runtime toolchains: what makes device binaries for one runtime, and how that runtime is called.
+
+A toolchain derives from RuntimeToolchainInfo; its rule returns an instance. `device_binary`, `parity_test` and
+`artifact_matrix` ask nothing else of it, so that a runtime nobody here has heard of needs no change of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from modelbuild.platform import PlatformInfo
+from modelbuild.provider import DatasetInfo, DeviceBinaryInfo, ModelInfo, Provider
+from modelbuild.tool import PythonTool
+
+if TYPE_CHECKING:
+    from modelbuild.analysis.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Predicted bytes of one model in one format. disk: the artifact. weights, kv_cache, runtime: memory.
+
+    detail: what `disk` is made of, part -> bytes, for people.
+    """
+
+    disk: int
+    weights: int
+    kv_cache: int = 0
+    runtime: int = 0
+    detail: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def ram(self) -> int:
+        """All memory that running it takes."""
+        return self.weights + self.kv_cache + self.runtime
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a toolchain is asked to make. prefix: for the names of its outputs, `""` or `drone/`.
+
+    sequence_length: tokens of one pass, for runtimes with static shapes. calibration: where a format needs it.
+    """
+
+    model: ModelInfo
+    format: str
+    platform: PlatformInfo
+    prefix: str = ""
+    sequence_length: int = 64
+    calibration: DatasetInfo | None = None
+
+
+@dataclass(frozen=True)
+class RuntimeToolchainInfo(Provider):
+    """The base of runtime toolchains.
+
+    runtime: `llama.cpp`. formats: what it makes, `gguf:Q4_0`, the one it would choose first.
+    """
+
+    runtime: str
+    formats: tuple[str, ...]
+
+    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+        """Why `model` cannot be had in this format on this platform, in one sentence; empty when it can."""
+        return ""
+
+    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+        """Bytes on disk and in memory, from the architecture alone."""
+        raise NotImplementedError
+
+    def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
+        """Declare the actions that make the binary."""
+        raise NotImplementedError
+
+    def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
+        """The tool that runs a binary on `platform`, its wheels included; None: there is no runtime to be had.
+
+        Called with inputs `binary` and `probes`, it writes the outputs `logits` and `timing`; see
+        modelbuild.toolkit.device_run. Called by `modelbuild run`, it has `request.arguments` and no outputs.
+        """
+        raise NotImplementedError
