@@ -1,7 +1,7 @@
 """Runtime toolchains: what makes device binaries for one runtime, and how that runtime is called.
 
-A toolchain derives from RuntimeToolchainInfo; its rule returns an instance. `device_binary`, `parity_test` and
-`artifact_matrix` ask nothing else of it, so that a runtime nobody here has heard of needs no change of theirs.
+A toolchain derives from RuntimeToolchainInfo; its rule returns an instance. `device_binary`, `parity_test`
+and `artifact_matrix` ask nothing else of it, so that a runtime nobody has heard of needs no change of theirs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Footprint:
 class Conversion:
     """What a toolchain is asked to make. prefix: for the names of its outputs, `""` or `drone/`.
 
-    sequence_length: tokens of one pass, for runtimes with static shapes. calibration: where a format needs it.
+    sequence_length: tokens of one pass, for runtimes with static shapes. calibration: for formats that need it.
     """
 
     model: ModelInfo
@@ -75,7 +75,7 @@ class RuntimeToolchainInfo(Provider):
         raise NotImplementedError
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
-        """The tool that runs a binary on `platform`, its wheels included; None: there is no runtime to be had.
+        """The tool that runs a binary on `platform`, with its wheels; None: there is no runtime to be had.
 
         Called with inputs `binary` and `probes`, it writes the outputs `logits` and `timing`; see
         modelbuild.toolkit.device_run. Called by `modelbuild run`, it has `request.arguments` and no outputs.

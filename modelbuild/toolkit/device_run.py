@@ -27,7 +27,7 @@ PROBE_META = "probes.json"
 
 
 def read_probes(directory: Path) -> Array:
-    """The rows to run. Text: int64 (rows, tokens), padded on the right, no mask needed as attention is causal.
+    """The rows to run. Text: int64 (rows, tokens), padded on the right; attention is causal, so no mask.
     Images: float32 (rows, channels, height, width).
     """
     rows: Array = np.load(directory / PROBE_INPUTS, allow_pickle=False)
