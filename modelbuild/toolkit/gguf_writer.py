@@ -1,0 +1,107 @@
+"""One GGUF file of a model tree: keys, tokenizer, tensors. Needs gguf and numpy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gguf
+
+from modelbuild.toolkit.gguf_model import find_family, head_dim
+from modelbuild.toolkit.gguf_tensor import StoredTensor
+from modelbuild.toolkit.gguf_tokenizer import read_tokenizer
+from modelbuild.toolkit.model_tree import read_config, write_json
+from modelbuild.toolkit.request import ToolError
+
+
+def write_gguf(
+    path: Path,
+    model: Path,
+    tensors: Sequence[StoredTensor],
+    *,
+    kind: str,
+    licence: str = "",
+    extra: Mapping[str, int] | None = None,
+) -> None:
+    """Write `tensors` with the keys and the tokenizer of the model tree.
+
+    kind: what the file is said to be, `F16`, `Q4_K_M`. extra: further keys with unsigned numbers.
+    """
+    config = read_config(model)
+    writer = gguf.GGUFWriter(path, find_family(config).architecture)
+    _write_keys(writer, config, kind, licence)
+    for key, value in (extra or {}).items():
+        writer.add_uint32(key, value)
+    _write_tokenizer(writer, model, config)
+    for tensor in tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_tensor_list(path: Path, tensors: Sequence[StoredTensor]) -> None:
+    """`tensors.json`: the type of every tensor, its shape, its bytes, and how it came to be."""
+    rows = [
+        {"name": t.name, "type": t.type.name, "shape": t.shape, "bytes": t.data.nbytes, "how": t.how}
+        for t in tensors
+    ]
+    write_json(path, {"schema": 1, "tensors": rows})
+
+
+def file_type(kind: str) -> int:
+    """llama.cpp's number for a file that is mostly of `kind`."""
+    name = "ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"
+    return int(gguf.LlamaFileType[name])
+
+
+def _write_keys(writer: gguf.GGUFWriter, config: Mapping[str, Any], kind: str, licence: str) -> None:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope_type = rope.get("rope_type", "default")
+    if rope_type != "default":
+        raise ToolError(f"rotary embedding of type `{rope_type}` is not supported")
+    if config.get("hidden_act", "silu") != "silu":
+        raise ToolError(f"activation `{config['hidden_act']}` is not what llama.cpp computes here")
+    heads, dim = int(config["num_attention_heads"]), head_dim(config)
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(config["model_type"])
+    if licence:
+        writer.add_license(licence)
+    writer.add_file_type(file_type(kind))
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_vocab_size(int(config["vocab_size"]))
+    writer.add_context_length(int(config["max_position_embeddings"]))
+    writer.add_embedding_length(int(config["hidden_size"]))
+    writer.add_block_count(int(config["num_hidden_layers"]))
+    writer.add_feed_forward_length(int(config["intermediate_size"]))
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(int(config.get("num_key_value_heads") or heads))
+    writer.add_key_length(dim)
+    writer.add_value_length(dim)
+    writer.add_rope_dimension_count(dim)
+    writer.add_rope_freq_base(float(rope.get("rope_theta", config.get("rope_theta", 10000.0))))
+    writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
+
+
+def _write_tokenizer(writer: gguf.GGUFWriter, model: Path, config: Mapping[str, Any]) -> None:
+    tokenizer = read_tokenizer(model, int(config["vocab_size"]))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(tokenizer.pre)
+    writer.add_token_list(tokenizer.tokens)
+    writer.add_token_types(tokenizer.types)
+    writer.add_token_merges(tokenizer.merges)
+    if tokenizer.bos is not None:
+        writer.add_bos_token_id(tokenizer.bos)
+    if tokenizer.eos is not None:
+        writer.add_eos_token_id(tokenizer.eos)
+    if tokenizer.pad is not None:
+        writer.add_pad_token_id(tokenizer.pad)
+    writer.add_add_bos_token(tokenizer.bos is not None)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)
+    writer.add_string("modelbuild.prompt_suffix", tokenizer.prompt_suffix)
+    suffix = json.dumps(tokenizer.prompt_suffix)
+    writer.add_chat_template("{{ bos_token }}{{ messages[-1]['content'] }}{{ " + suffix + " }}")
