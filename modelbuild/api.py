@@ -2,6 +2,14 @@
 
 from modelbuild.actions.action import Determinism, Resources
 from modelbuild.analysis.context import Context
+from modelbuild.architecture import (
+    MODEL_TYPES,
+    WeightTensor,
+    complete_architecture,
+    kv_cache_bytes,
+    parameter_count,
+    weight_tensors,
+)
 from modelbuild.artifact import Artifact
 from modelbuild.attribute import Dep, File, Files
 from modelbuild.errors import AnalysisError
@@ -26,6 +34,7 @@ from modelbuild.tool import TRANSFORMERS_PRELOAD, PythonTool
 
 __all__ = [
     "LOCAL",
+    "MODEL_TYPES",
     "TRANSFORMERS_PRELOAD",
     "AnalysisError",
     "Artifact",
@@ -54,4 +63,9 @@ __all__ = [
     "RuntimeToolchainInfo",
     "TestInfo",
     "TokenizerInfo",
+    "WeightTensor",
+    "complete_architecture",
+    "kv_cache_bytes",
+    "parameter_count",
+    "weight_tensors",
 ]

@@ -20,6 +20,7 @@ from modelbuild.api import (
     PythonTool,
     Resources,
     Rule,
+    complete_architecture,
 )
 
 _DISTRIBUTIONS = ("numpy", "safetensors", "torch", "transformers")
@@ -129,7 +130,7 @@ class Prune(Rule):
         return params
 
     def _pruned(self, ctx: Context, info: ModelInfo) -> dict[str, Any]:
-        """The architecture afterwards, as far as it is known."""
+        """The architecture afterwards; sizes are predicted from it."""
         architecture = dict(info.architecture)
         if self.method != "structured":
             if self.ratio:
@@ -137,15 +138,18 @@ class Prune(Rule):
             return architecture
         if not any(self.ratio.values()):
             ctx.fail("`ratio` removes nothing", hint='for example ratio = {"mlp": 0.5}')
-        heads = architecture.get("num_attention_heads")
-        if heads:
-            architecture.setdefault("num_key_value_heads", heads)
+        architecture = complete_architecture(architecture)
+        heads = architecture["num_attention_heads"]
         for part, ratio in self.ratio.items():
             if not 0 <= ratio < 1:
                 ctx.fail(f"`ratio` of `{part}` is {ratio}; it is at least 0 and less than 1")
-            count = architecture.get(_KEYS[part])
-            if not ratio or not count:
+            if not ratio:
                 continue
+            count = architecture.get(_KEYS[part])
+            if count is None:
+                ctx.fail(
+                    f"{part} of a `{architecture['model_type']}` cannot be pruned: it has no `{_KEYS[part]}`"
+                )
             left = _kept(count, ratio, self.multiple if part == "mlp" else 1)
             if left < 1:
                 ctx.fail(f"`ratio` of `{part}` leaves nothing of {count}", hint="lower it")
@@ -155,12 +159,10 @@ class Prune(Rule):
                     hint=f"what stays is rounded up to a multiple of {self.multiple if part == 'mlp' else 1}",
                 )
             architecture[_KEYS[part]] = left
-            if part == "heads" and heads:
-                hidden = architecture.get("hidden_size")
-                if hidden:
-                    architecture.setdefault("head_dim", hidden // heads)
+            if part == "heads":
+                hidden = architecture["hidden_size"]
                 architecture["num_attention_heads"] = left = heads // count * left
-                if hidden and hidden % left:
+                if hidden % left:
                     ctx.fail(
                         f"{left} heads would be left, which do not divide `hidden_size` {hidden}",
                         hint="transformers refuses such a model; choose another ratio",

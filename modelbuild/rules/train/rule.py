@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelbuild.api import (
+    MODEL_TYPES,
     TRANSFORMERS_PRELOAD,
     Context,
     DatasetInfo,
@@ -17,6 +18,7 @@ from modelbuild.api import (
     PythonTool,
     Resources,
     TokenizerInfo,
+    complete_architecture,
 )
 from modelbuild.rules.train.training_rule import TrainingRule
 
@@ -93,7 +95,10 @@ def check_training(
 def resolve_architecture(
     ctx: Context, architecture: dict[str, Any], task: str, tokenizer: TokenizerInfo | None
 ) -> dict[str, Any]:
-    """The architecture with what the tokenizer adds; fails on what no such model can have."""
+    """The architecture with what the tokenizer adds, and with the defaults of a model type that is known.
+
+    Fails on what no such model can have. Sizes are predicted from it, so that it must be complete.
+    """
     keys = dict(architecture)
     if not isinstance(keys.get("model_type"), str):
         ctx.fail("`architecture` names no `model_type`", hint='for example {"model_type": "llama", ...}')
@@ -114,7 +119,7 @@ def resolve_architecture(
         stated = keys.setdefault("vocab_size", tokenizer.vocab_size)
         if stated < tokenizer.vocab_size:
             ctx.fail(f"`vocab_size` {stated} is less than the tokenizer's {tokenizer.vocab_size}")
-    return keys
+    return complete_architecture(keys) if keys["model_type"] in MODEL_TYPES else keys
 
 
 def training_ram(architecture: dict[str, Any]) -> int:

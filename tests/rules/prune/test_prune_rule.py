@@ -15,7 +15,10 @@ LLAMA = {
     "intermediate_size": 512,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
+    "vocab_size": 512,
+    "tie_word_embeddings": True,
 }
+VIT = {"model_type": "vit", "hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 128}
 
 
 def runner(**changed: Any) -> RuleRunner:
@@ -41,9 +44,22 @@ def test_the_new_architecture_is_known_before_anything_runs() -> None:
         "num_key_value_heads": 2,
         "head_dim": 64,
         "num_hidden_layers": 3,
+        "attention_bias": False,
+        "mlp_bias": False,
     }
     assert str(info.parent).endswith(":model")
     assert "dataset" not in target.action.inputs
+
+
+def test_a_width_that_is_left_to_transformers_is_pruned_too() -> None:
+    target = runner(architecture={"model_type": "llama"}).analyze(Prune, model=":model", ratio={"mlp": 0.5})
+    assert target.get(ModelInfo).architecture["intermediate_size"] == 5504  # half of 11008
+
+
+def test_heads_of_a_model_without_a_width_of_heads_are_refused() -> None:
+    made = runner(architecture=VIT, task="image_classification")
+    with pytest.raises(ModelbuildError, match="heads of a `vit` cannot be pruned"):
+        made.analyze(Prune, model=":model", ratio={"heads": 0.5})
 
 
 def test_only_what_counts_is_in_the_key() -> None:

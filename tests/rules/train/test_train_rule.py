@@ -34,8 +34,16 @@ def test_the_action_is_resumable_and_knows_its_threads() -> None:
 def test_the_model_knows_its_vocabulary() -> None:
     target = runner().analyze(Train, dataset=":data", tokenizer=":tokenizer", architecture=LLAMA, steps=10)
     info = target.get(ModelInfo)
-    assert info.architecture == {**LLAMA, "vocab_size": 512}
+    assert info.architecture["vocab_size"] == 512
+    assert info.architecture.items() >= LLAMA.items()
     assert info.tokenizer is not None
+
+
+def test_what_the_architecture_leaves_to_transformers_is_known_afterwards() -> None:
+    target = runner().analyze(Train, dataset=":data", tokenizer=":tokenizer", architecture=LLAMA, steps=10)
+    assert target.get(ModelInfo).architecture["intermediate_size"] == 11008
+    assert target.get(ModelInfo).architecture["head_dim"] == 16
+    assert target.action.params["architecture"] == LLAMA
 
 
 @pytest.mark.parametrize(
