@@ -13,6 +13,7 @@ from modelbuild.architecture import (
 from modelbuild.artifact import Artifact
 from modelbuild.attribute import Dep, File, Files
 from modelbuild.errors import AnalysisError
+from modelbuild.gguf_layout import gguf_bytes, gguf_header_bytes, tensor_bytes, tensor_types
 from modelbuild.label import Label
 from modelbuild.platform import Budget, PlatformInfo
 from modelbuild.provider import (
@@ -65,7 +66,11 @@ __all__ = [
     "TokenizerInfo",
     "WeightTensor",
     "complete_architecture",
+    "gguf_bytes",
+    "gguf_header_bytes",
     "kv_cache_bytes",
     "parameter_count",
+    "tensor_bytes",
+    "tensor_types",
     "weight_tensors",
 ]
