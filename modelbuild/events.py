@@ -112,7 +112,7 @@ class TestFinished(Event):
 class Message(Event):
     """Something a person should read: a warning or a note."""
 
-    level: Literal["info", "warning", "error"]
+    level: Literal["info", "note", "warning", "error"]
     text: str
 
 

@@ -30,6 +30,20 @@ class ConstraintValueInfo(Provider):
     setting: ConstraintSettingInfo
 
 
+@dataclass(frozen=True)
+class ConfigSettingInfo(Provider):
+    """A condition of a `select`. defines: variables that must have these values."""
+
+    constraints: tuple[ConstraintValueInfo, ...] = ()
+    defines: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def requirements(self) -> frozenset[str]:
+        """All that it asks for; of two conditions the one that asks for more is the more specific one."""
+        values = (str(value.label) for value in self.constraints)
+        return frozenset((*values, *(f"{name}={value}" for name, value in self.defines)))
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What a device has room for; None: not stated.

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from modelbuild.actions.action import Determinism
+from modelbuild.attribute import Dep
+from modelbuild.platform import ConstraintValueInfo
 from modelbuild.provider import Provider
 
 if TYPE_CHECKING:
@@ -31,17 +33,32 @@ class Rule(BaseModel):
     """What two runs of this rule's actions have in common; see ARCHITECTURE.md."""
     is_test: ClassVar[bool] = False
     """Whether `modelbuild test` runs it. Names of test rules end in `_test`, or are `test_suite`."""
+    needs_platform: ClassVar[bool] = False
+    """Whether `analyze` asks for `ctx.platform`. Other targets are analysed once for all platforms."""
+    platform_attribute: ClassVar[str] = ""
+    """The attribute that names the platform the target is built for, or the list of those it is built for."""
+    split_attributes: ClassVar[frozenset[str]] = frozenset()
+    """Attributes whose targets are built for each platform of a list; see `Context.under`."""
+    is_skippable: ClassVar[bool] = True
+    """Whether a platform without the values of `target_compatible_with` makes the target incompatible."""
+    exec_attributes: ClassVar[frozenset[str]] = frozenset()
+    """Attributes whose targets run during the build: they are built for the machine that builds."""
 
     name: str
     visibility: list[str] | None = None
     tags: list[str] = []
     testonly: bool = False
     deprecation: str | None = None
-    target_compatible_with: list[str] = []
+    target_compatible_with: list[Dep[ConstraintValueInfo]] = []
 
     @classmethod
     def declared_outputs(cls, attributes: Mapping[str, Any]) -> tuple[str, ...]:
         """Names of output files that are labels of the package, as genrule's `outs` are."""
+        return ()
+
+    @classmethod
+    def toolchain_types(cls, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+        """Labels of the toolchain types that `analyze` asks for; the target needs a platform then."""
         return ()
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:

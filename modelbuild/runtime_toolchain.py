@@ -41,7 +41,7 @@ class Footprint:
 class Conversion:
     """What a toolchain is asked to make. prefix: for the names of its outputs, `""` or `drone/`.
 
-    sequence_length: tokens of one pass, for runtimes with static shapes. calibration: for formats that need it.
+    sequence_length: tokens of one pass, for runtimes with static shapes. calibration: where it is needed.
     """
 
     model: ModelInfo

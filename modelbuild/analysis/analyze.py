@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from pydantic import ValidationError
 
 from modelbuild.actions.action import Action
 from modelbuild.actions.graph import ActionGraph, RequestedTarget, make_graph
-from modelbuild.analysis.context import Context
+from modelbuild.analysis.context import Context, Surroundings, output_path
+from modelbuild.analysis.rule_call import call_rule, validated
 from modelbuild.artifact import Artifact
+from modelbuild.attribute import ResolvedTarget
+from modelbuild.configuration.configure import configure
+from modelbuild.configuration.configured_target import ConfiguredKey, ConfiguredTarget, ConfiguredTargetGraph
 from modelbuild.errors import AnalysisError, ModelbuildError
 from modelbuild.label import Label
-from modelbuild.loading.attribute_error import attribute_errors
-from modelbuild.loading.declaration import combined, found_dependencies
-from modelbuild.loading.package import Target, TargetGraph
-from modelbuild.loading.select import CONDITION_RULES, choose_default, resolve_select
+from modelbuild.loading.declaration import found_dependencies
+from modelbuild.loading.package import TargetGraph
 from modelbuild.provider import DefaultInfo, Provider, TestInfo
-from modelbuild.rule import Rule
+from modelbuild.toolchain import DeclaredToolchainInfo, ToolchainTypeInfo
 
 SOURCE_FILE = "source file"
 GENERATED_FILE = "generated file"
@@ -42,132 +41,175 @@ class AnalyzedTarget:
 class Analysis:
     """What analysis hands on: the action graph, and every target's providers for `run` and reports.
 
-    listings: directories of the machine that rules have listed.
+    listings: directories of the machine that rules have listed. requested: what the requested labels lead to.
+    skipped: requested by a wildcard and impossible on the platform, with the reason. resolutions: how each
+    toolchain was chosen, as text.
     """
 
     graph: ActionGraph
-    targets: Mapping[Label, AnalyzedTarget]
+    targets: Mapping[ConfiguredKey, AnalyzedTarget]
+    requested: Mapping[Label, AnalyzedTarget]
     listings: tuple[str, ...] = ()
+    skipped: tuple[tuple[Label, str], ...] = ()
+    resolutions: tuple[str, ...] = ()
 
 
 def analyze(targets: TargetGraph) -> Analysis:
-    """Run the rules of all targets, dependencies first. Touches no artifact.
+    """Configure the targets and run their rules, dependencies first. Touches no artifact.
 
-    Raises AnalysisError, located at the BUILD line of the target that is wrong.
+    Raises AnalysisError and LoadError, located at the BUILD line of the target that is wrong.
     """
-    analyzed: dict[Label, AnalyzedTarget] = {
+    return _Analyzer(configure(targets)).analysis()
+
+
+class _Analyzer:
+    """One call of analyze."""
+
+    def __init__(self, configured: ConfiguredTargetGraph) -> None:
+        self._configured = configured
+        self._targets = configured.targets
         # A file of another repository is known by its absolute path; one of the workspace by a relative one.
-        label: _file(label, Artifact(path if label.repository else label.path, "source"), SOURCE_FILE)
-        for label, path in targets.sources.items()
-    }
-    actions: list[Action] = []
-    listings: list[str] = []
-    declared_by: dict[str, Label] = {}
-    folders: dict[str, Label] = {}
-    for label in targets.order:
-        target = targets.targets[label]
-        try:
-            result, context = _analyze_target(target, analyzed)
-            for action in context.actions:
-                for artifact in action.outputs.values():
-                    other = declared_by.setdefault(artifact.path, label)
-                    if other != label:
-                        raise AnalysisError(f"`{label}` and `{other}` both make `{artifact}`")
-                    folders.setdefault(artifact.path.rpartition("/")[0], label)
-        except ModelbuildError as error:
-            raise error.located(target.location, target.source_line()) from None
-        analyzed[label] = result
-        actions += context.actions
-        listings += context.listings
-        for file in target.outputs:
-            if file == label:  # as in Bazel: the label then means the target
-                continue
-            analyzed[file] = _file(file, Artifact(file.path, "file"), GENERATED_FILE, result.validations)
-    _check_folders(declared_by, folders, targets)
-    requested = tuple(_requested(label, analyzed[label]) for label in targets.requested)
-    return Analysis(make_graph(actions, requested), analyzed, tuple(dict.fromkeys(listings)))
-
-
-def _check_folders(
-    declared_by: Mapping[str, Label], folders: Mapping[str, Label], targets: TargetGraph
-) -> None:
-    """No output lies inside another one. folders: of outputs, with a target that makes something in each."""
-    for folder, label in folders.items():
-        above = folder
-        while above:
-            if above in declared_by:
-                target = targets.targets[label]
-                raise AnalysisError(
-                    f"`{label}` makes a file in `modelbuild-out/{above}`, which `{declared_by[above]}` makes",
-                    location=target.location,
-                    source_line=target.source_line(),
-                    hint="give one of them another name",
-                )
-            above = above.rpartition("/")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Attributes:
-    """The AttributeContext of analysis."""
-
-    package: str
-    repository: str
-    analyzed: Mapping[Label, AnalyzedTarget]
-
-    def resolve(self, label: Label) -> AnalyzedTarget:
-        return self.analyzed[label]
-
-
-def _analyze_target(
-    target: Target, analyzed: Mapping[Label, AnalyzedTarget]
-) -> tuple[AnalyzedTarget, Context]:
-    label = target.label
-    for condition in target.conditions:
-        if analyzed[condition].rule not in CONDITION_RULES:
-            raise AnalysisError(
-                f"`{condition}` is a {analyzed[condition].rule} and no condition of a `select`",
-                notes=(f"needed by `{label}`",),
+        self._analyzed: dict[ConfiguredKey, AnalyzedTarget] = {
+            (label, None): _file(
+                label, Artifact(path if label.repository else label.path, "source"), SOURCE_FILE
             )
-    attributes = resolve_select(target.attributes, choose_default)
-    context_of_labels = _Attributes(label.package, label.repository, analyzed)
-    try:
-        rule = target.rule_class.model_validate(attributes, context=context_of_labels)
-    except ValidationError as error:
-        errors = attribute_errors(
-            error, target.rule, target.rule_class, label.name, target.location, target.root
+            for label, path in self._targets.sources.items()
+        }
+        self._incompatible = {each.key: each.incompatible for each in configured.order if each.incompatible}
+        self._actions: list[Action] = []
+        self._listings: list[str] = []
+        self._resolutions: dict[str, None] = {}
+        self._declared_by: dict[str, Label] = {}
+        self._folders: dict[str, ConfiguredTarget] = {}
+
+    def analysis(self) -> Analysis:
+        """Everything."""
+        for configured in self._configured.order:
+            if configured.incompatible:
+                continue
+            target = configured.target
+            try:
+                self._analyze(configured)
+            except ModelbuildError as error:
+                raise error.located(target.location, target.source_line()) from None
+        self._check_folders()
+        requested = {label: self._analyzed[key] for label, key in self._configured.requested}
+        shown = tuple(_requested(label, target) for label, target in requested.items())
+        return Analysis(
+            make_graph(self._actions, shown),
+            self._analyzed,
+            requested,
+            tuple(dict.fromkeys(self._listings)),
+            self._configured.skipped,
+            tuple(self._resolutions),
         )
-        raise combined(errors) from None
-    if rule.target_compatible_with:
-        raise AnalysisError(
-            f"`{label}` says `target_compatible_with`, and platforms are not there yet",
-            hint="leave it out; nothing would be checked",
+
+    def _analyze(self, configured: ConfiguredTarget) -> None:
+        target = configured.target
+        rule = validated(target, configured.attributes, lambda label: self._resolve(configured, label))
+        context = Context(
+            target.label,
+            determinism=rule.determinism,
+            declared_at=str(target.location),
+            surroundings=self._surroundings(configured),
         )
-    context = Context(label, determinism=rule.determinism, declared_at=str(target.location))
-    providers = {type(provider): provider for provider in _run_rule(rule, context, target)}
-    default = providers.get(DefaultInfo)
-    validations: dict[Artifact, None] = {}
-    for dependency in target.dependencies:
-        validations.update(dict.fromkeys(analyzed[dependency].validations))
-    if isinstance(default, DefaultInfo):
-        validations.update(dict.fromkeys(default.validations))
-    if target.rule == "alias":
-        label = next(found_dependencies(rule)).actual_label
-    return AnalyzedTarget(label, target.rule, providers, tuple(validations)), context
+        providers = call_rule(rule, context, target)
+        default = providers.get(DefaultInfo)
+        validations: dict[Artifact, None] = {}
+        for key in configured.dependencies.values():
+            validations.update(dict.fromkeys(self._analyzed[key].validations))
+        if isinstance(default, DefaultInfo):
+            validations.update(dict.fromkeys(default.validations))
+        label = target.label
+        if target.rule == "alias":
+            label = next(found_dependencies(rule)).actual_label
+        result = AnalyzedTarget(label, target.rule, providers, tuple(validations))
+        self._add_actions(configured, context.actions)
+        self._listings += context.listings
+        for resolution in context.resolutions.values():
+            self._resolutions |= dict.fromkeys(["\n".join(resolution.lines())])
+        self._analyzed[configured.key] = result
+        for file in target.outputs:
+            if file == target.label:  # as in Bazel: the label then means the target
+                continue
+            made = Artifact(output_path(target.label, file.name, configured.prefix), "file")
+            self._analyzed[file, configured.key[1]] = _file(file, made, GENERATED_FILE, result.validations)
+
+    def _add_actions(self, configured: ConfiguredTarget, actions: Iterable[Action]) -> None:
+        label = configured.target.label
+        for action in actions:
+            for artifact in action.outputs.values():
+                other = self._declared_by.setdefault(artifact.path, label)
+                if other != label:
+                    raise AnalysisError(f"`{label}` and `{other}` both make `{artifact}`")
+                self._folders.setdefault(artifact.path.rpartition("/")[0], configured)
+            self._actions.append(action)
+
+    def _resolve(self, configured: ConfiguredTarget, label: Label) -> ResolvedTarget:
+        key = configured.dependencies.get(label)
+        if key is not None:
+            return self._analyzed[key]
+        # An attribute that is split over platforms: while it is validated, one variant stands for all.
+        variants = [key for (each, _), key in configured.variants.items() if each == label]
+        for key in variants:
+            if key not in self._incompatible:
+                return self._analyzed[key]
+        reasons = tuple(
+            f"`{platform}`: {self._incompatible[key]}"
+            for (each, platform), key in configured.variants.items()
+            if each == label
+        )
+        raise AnalysisError(f"`{label}` can be built for none of the platforms", notes=reasons)
+
+    def _surroundings(self, configured: ConfiguredTarget) -> Surroundings:
+        if configured.platform is None and not configured.toolchains and not configured.variants:
+            return Surroundings(prefix=configured.prefix) if configured.prefix else _PLAIN
+
+        def variant(label: Label, platform: Label) -> ResolvedTarget | str:
+            key = configured.variants[label, platform]
+            return self._incompatible.get(key) or self._analyzed[key]
+
+        types = {}
+        for label in configured.target.toolchain_types:
+            info = self._analyzed[label, None].providers.get(ToolchainTypeInfo)
+            if not isinstance(info, ToolchainTypeInfo):
+                raise AnalysisError(f"`{label}` is no toolchain_type")
+            types[info.label] = info
+        declared = [
+            info
+            for key in configured.toolchains
+            if key not in self._incompatible
+            and isinstance(
+                info := self._analyzed[key].providers.get(DeclaredToolchainInfo), DeclaredToolchainInfo
+            )
+        ]
+        return Surroundings(
+            configured.platform,
+            self._configured.host,
+            types,
+            tuple(declared),
+            variant,
+            configured.prefix,
+        )
+
+    def _check_folders(self) -> None:
+        """No output lies inside another one."""
+        for folder, configured in self._folders.items():
+            above = folder
+            while above:
+                if above in self._declared_by:
+                    target = configured.target
+                    raise AnalysisError(
+                        f"`{target.label}` makes a file in `modelbuild-out/{above}`, "
+                        f"which `{self._declared_by[above]}` makes",
+                        location=target.location,
+                        source_line=target.source_line(),
+                        hint="give one of them another name",
+                    )
+                above = above.rpartition("/")[0]
 
 
-def _run_rule(rule: Rule, context: Context, target: Target) -> Sequence[Provider]:
-    """Call `analyze`. A mistake in a rule is its author's: told with the place, not as a bug of ours."""
-    try:
-        return list(rule.analyze(context))
-    except ModelbuildError:
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)[1:]
-        notes = tuple(f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}" for frame in frames)
-        raise AnalysisError(
-            f"the rule `{target.rule}` failed on `{target.label}`: {type(error).__name__}: {error}",
-            notes=notes,
-        ) from error
+_PLAIN = Surroundings()
 
 
 def _file(

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from modelbuild.actions.action import Action, Determinism, Resources
 from modelbuild.artifact import Artifact
+from modelbuild.attribute import Dependency, ResolvedTarget
+from modelbuild.configuration.toolchain_resolution import Resolution, resolve
 from modelbuild.errors import AnalysisError
 from modelbuild.label import Label
+from modelbuild.platform import PlatformInfo
 from modelbuild.tool import PythonTool, ShellTool, Tool, TreeTool, WriteTool
+from modelbuild.toolchain import DeclaredToolchainInfo, ToolchainTypeInfo
+
+
+def _no_variant(label: Label, platform: Label) -> ResolvedTarget | str:
+    raise AnalysisError(f"`{label}` is in no attribute that is split for `{platform}`")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What configuration found out for one target.
+
+    platform: what it is built for; None when it does not depend on one. host: the machine that builds.
+    toolchains: those that are registered. variant: (label, platform) -> the target as it is for that
+    platform, or why there is none. prefix: of its outputs.
+    """
+
+    platform: PlatformInfo | None = None
+    host: PlatformInfo | None = None
+    toolchain_types: Mapping[Label, ToolchainTypeInfo] = field(default_factory=dict)
+    toolchains: tuple[DeclaredToolchainInfo, ...] = ()
+    variant: Callable[[Label, Label], ResolvedTarget | str] = _no_variant
+    prefix: str = ""
+
+
+_NOWHERE = Surroundings()
+
+
+def output_path(label: Label, path: str, prefix: str = "") -> str:
+    """Where an output of target `label` lies below modelbuild-out. path: relative to its package."""
+    inside = f"{label.package}/{path}" if label.package else path
+    return f"{prefix}external/{label.repository}/{inside}" if label.repository else f"{prefix}{inside}"
 
 
 class Context:
@@ -22,13 +56,54 @@ class Context:
         *,
         determinism: Determinism = "bitwise",
         declared_at: str = "",
+        surroundings: Surroundings = _NOWHERE,
     ) -> None:
         self.label = label
+        self._surroundings = surroundings
+        self.resolutions: dict[tuple[Label, Label], Resolution] = {}
         self._declared_at = declared_at
         self.actions: list[Action] = []
         self.listings: list[str] = []
         self._determinism = determinism
         self._declared: dict[str, Artifact] = {}
+
+    @property
+    def platform(self) -> PlatformInfo:
+        """The platform the target is built for. The rule says `needs_platform = True`."""
+        if self._surroundings.platform is None:
+            raise AnalysisError(f"the rule of `{self.label}` reads the platform without `needs_platform`")
+        return self._surroundings.platform
+
+    def toolchains(self, toolchain_type: Label, platform: PlatformInfo | None = None) -> Resolution:
+        """The toolchains of a type that fit a platform, by default the target's, and those that do not.
+
+        toolchain_type: one of the rule's `toolchain_types`.
+        """
+        target = platform or self.platform
+        if toolchain_type not in self._surroundings.toolchain_types or self._surroundings.host is None:
+            raise AnalysisError(f"the rule of `{self.label}` has no toolchain type `{toolchain_type}`")
+        key = (toolchain_type, target.label)
+        if key not in self.resolutions:
+            self.resolutions[key] = resolve(
+                toolchain_type, target, self._surroundings.host, self._surroundings.toolchains
+            )
+        return self.resolutions[key]
+
+    def toolchain(self, toolchain_type: Label) -> DeclaredToolchainInfo:
+        """The toolchain to use: the first that fits. Raises AnalysisError when none does."""
+        resolution = self.toolchains(toolchain_type)
+        if not resolution.accepted:
+            raise self.no_toolchain(resolution)
+        return resolution.accepted[0]
+
+    def no_toolchain(self, resolution: Resolution) -> AnalysisError:
+        """The error that none fits, with the reason for each."""
+        known = self._surroundings.toolchain_types[resolution.toolchain_type]
+        return resolution.error(self.label, known.no_match_error)
+
+    def under(self, dependency: Dependency, platform: PlatformInfo) -> ResolvedTarget | str:
+        """A dependency of a split attribute as it is built for `platform`; a text says why it cannot be."""
+        return self._surroundings.variant(dependency.label, platform.label)
 
     def declare_file(self, name: str) -> Artifact:
         """An output file, `modelbuild-out/<package>/<target>/<name>`."""
@@ -116,7 +191,7 @@ class Context:
         raise AnalysisError(f"`{self.label}`: {message}", hint=hint)
 
     def _declare(self, path: str, kind: str) -> Artifact:
-        full = f"{self.label.package}/{path}" if self.label.package else path
+        full = output_path(self.label, path, self._surroundings.prefix)
         if full in self._declared:
             raise AnalysisError(f"`{self.label}` declares output `{path}` twice")
         artifact = Artifact(full, "tree" if kind == "tree" else "file")

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from modelbuild.cli import units
-from modelbuild.cli.command_line import add_workspace_flags
+from modelbuild.cli.command_line import add_platform_flags, add_workspace_flags
 from modelbuild.cli.invocation import load_request, open_invocation
 from modelbuild.cli.terminal import Terminal
 
@@ -27,18 +27,18 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="`//pkg:name`, `//pkg/...`")
     parser.add_argument("--deps", action="store_true", help="also the actions of what the targets need")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_platform_flags(parser)
     add_workspace_flags(parser)
 
 
 def run(args: Namespace, terminal: Terminal) -> int:
     """One paragraph for each action, producers first."""
-    from modelbuild.analysis.analyze import analyze  # noqa: PLC0415
-    from modelbuild.loading.load import load_graph  # noqa: PLC0415
+    from modelbuild.driver.analysis import load_and_analyze  # noqa: PLC0415
 
     invocation = open_invocation(args, terminal)
-    request = load_request(invocation, [*args.targets, *args.rest])
-    targets = load_graph(invocation.workspace, request.patterns, working_package=invocation.working_package)
-    graph = analyze(targets).graph
+    request = load_request(args, invocation, [*args.targets, *args.rest])
+    targets, analysis = load_and_analyze(request)
+    graph = analysis.graph
     wanted = {targets.generated.get(label, label) for label in targets.requested}
     actions = [action for action in graph.actions if args.deps or action.owner in wanted]
     if args.json:

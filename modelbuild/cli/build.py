@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Literal
 
-from modelbuild.cli.command_line import add_build_flags, add_workspace_flags
+from modelbuild.cli.command_line import add_build_flags, add_platform_flags, add_workspace_flags
 from modelbuild.cli.console import ConsoleOptions, open_console
 from modelbuild.cli.invocation import build_request, open_invocation
 from modelbuild.cli.terminal import Terminal
@@ -20,6 +20,7 @@ def configure(parser: ArgumentParser) -> None:
     """Target patterns and the flags of a build."""
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="`//pkg:name`, `//pkg/...`, `-//x`")
     add_build_flags(parser)
+    add_platform_flags(parser)
     add_workspace_flags(parser)
 
 

@@ -125,6 +125,31 @@ def add_workspace_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", metavar="NAME", help="settings of `[profile.NAME]` in modelbuild.toml")
 
 
+def add_platform_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the commands that configure targets."""
+    group = parser.add_argument_group("platform flags")
+    group.add_argument(
+        "--platform", metavar="LABEL", default="", help="build for this platform (default: this machine)"
+    )
+    group.add_argument(
+        "--extra-toolchains",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="consider these toolchains before those of modelbuild.toml",
+    )
+    group.add_argument(
+        "--define",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a variable that `config_setting` asks for",
+    )
+    group.add_argument(
+        "--toolchain-resolution-debug", action="store_true", help="say how each toolchain was chosen"
+    )
+
+
 def add_build_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the commands that run actions."""
     group = parser.add_argument_group("build flags")

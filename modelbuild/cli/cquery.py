@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 
-from modelbuild.cli.command_line import add_workspace_flags
-from modelbuild.cli.invocation import open_invocation
+from modelbuild.cli.command_line import add_platform_flags, add_workspace_flags
+from modelbuild.cli.invocation import build_options, open_invocation
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import UsageError
 
 SUMMARY = "Ask about configured targets"
 USAGE = "[flags] EXPRESSION"
-
-_HOST = "host"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -22,11 +20,17 @@ def configure(parser: ArgumentParser) -> None:
         "expression", nargs="*", metavar="EXPRESSION", help="as for `query`; see `modelbuild help query`"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_platform_flags(parser)
     add_workspace_flags(parser)
 
 
 def run(args: Namespace, terminal: Terminal) -> int:
-    """Each target with the platform it is configured for; files have none, as in Bazel."""
+    """Each target with the platform it is configured for; files, and what needs none, have none.
+
+    Branches of a `select` that are not taken are not there.
+    """
+    from modelbuild.configuration.configure import configure as configure_targets  # noqa: PLC0415
+    from modelbuild.loading.load import load_graph  # noqa: PLC0415
     from modelbuild.query.evaluate import evaluate, target_patterns  # noqa: PLC0415
     from modelbuild.query.grammar import parse  # noqa: PLC0415
     from modelbuild.query.universe import load_universe  # noqa: PLC0415
@@ -36,14 +40,23 @@ def run(args: Namespace, terminal: Terminal) -> int:
         raise UsageError("there is no query", hint="`modelbuild cquery //...` lists all targets")
     expression = parse(text)
     invocation = open_invocation(args, terminal)
-    graph = load_universe(invocation.workspace, list(target_patterns(expression)), invocation.working_package)
+    patterns = list(target_patterns(expression))
+    graph = load_universe(invocation.workspace, patterns, invocation.working_package)
+    targets = load_graph(
+        invocation.workspace,
+        patterns,
+        working_package=invocation.working_package,
+        expand_suites=False,
+        options=build_options(args, invocation),
+    )
+    platforms: dict[str, list[str | None]] = {}
+    for each in configure_targets(targets).order:
+        where = str(each.platform.label) if each.platform and each.key[1] else None
+        platforms.setdefault(str(each.target.label), []).append(where)
     rows = [
-        (
-            str(label),
-            graph.nodes[label].kind,
-            _HOST if graph.nodes[label].is_rule else None,
-        )
+        (str(label), graph.nodes[label].kind, where)
         for label in evaluate(expression, graph)
+        for where in platforms.get(str(label), [] if graph.nodes[label].is_rule else [None])
     ]
     if args.json:
         document = [{"label": label, "kind": kind, "configuration": where} for label, kind, where in rows]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from modelbuild.cli import units
-from modelbuild.cli.command_line import add_workspace_flags
+from modelbuild.cli.command_line import add_platform_flags, add_workspace_flags
 from modelbuild.cli.invocation import load_request, open_invocation
 from modelbuild.cli.terminal import Terminal
 
@@ -25,6 +25,7 @@ def configure(parser: ArgumentParser) -> None:
     """Target patterns."""
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="`//pkg:name`, `//pkg/...`")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_platform_flags(parser)
     add_workspace_flags(parser)
 
 
@@ -33,7 +34,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     from modelbuild.driver.explaining import explain  # noqa: PLC0415
 
     invocation = open_invocation(args, terminal)
-    explanations = explain(load_request(invocation, [*args.targets, *args.rest]))
+    explanations = explain(load_request(args, invocation, [*args.targets, *args.rest]))
     if args.json:
         terminal.write(json.dumps([_row(item) for item in explanations], indent=2, ensure_ascii=False))
         return 0

@@ -14,6 +14,7 @@ from modelbuild.loading.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
     from modelbuild.driver.request import BuildRequest
+    from modelbuild.loading.build_options import BuildOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,42 @@ def build_request(
         check=args.check,
         salt=settings.key_salt,
         detailed=bool(args.events or args.profile),
+        options=build_options(args, invocation),
+        toolchain_debug=args.toolchain_resolution_debug,
     )
 
 
-def load_request(invocation: Invocation, patterns: list[str]) -> BuildRequest:
+def build_options(args: Namespace, invocation: Invocation) -> BuildOptions:
+    """Platform and toolchains: flags before settings. Raises UsageError for a bad --define."""
+    from modelbuild.loading.build_options import BuildOptions  # noqa: PLC0415
+
+    settings = invocation.workspace.settings
+    defines: dict[str, str] = {}
+    for text in args.define:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"`--define {text}` gives no value", hint="write `--define NAME=VALUE`")
+        defines[name] = value
+    extra = [pattern for text in args.extra_toolchains for pattern in text.split(",")]
+    return BuildOptions(
+        absolute(args.platform, invocation),
+        settings.platform,
+        (*(absolute(pattern, invocation) for pattern in extra), *settings.toolchains),
+        tuple(sorted(defines.items())),
+    )
+
+
+def absolute(text: str, invocation: Invocation) -> str:
+    """A label or pattern as typed in the working directory, `:drone`, in its full form; empty stays empty."""
+    if not text or text.startswith(("//", "@")):
+        return text
+    package = invocation.working_package
+    if text.startswith(":"):
+        return f"//{package}{text}"
+    return f"//{package}/{text}" if package else f"//{text}"
+
+
+def load_request(args: Namespace, invocation: Invocation, patterns: list[str]) -> BuildRequest:
     """A request that only looks. Raises UsageError without target patterns."""
     from modelbuild.driver.request import BuildRequest  # noqa: PLC0415
 
@@ -81,4 +114,6 @@ def load_request(invocation: Invocation, patterns: list[str]) -> BuildRequest:
         cache_dir=invocation.cache_dir,
         working_package=invocation.working_package,
         salt=invocation.workspace.settings.key_salt,
+        options=build_options(args, invocation),
+        toolchain_debug=args.toolchain_resolution_debug,
     )

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from modelbuild.cli.command_line import add_workspace_flags
-from modelbuild.cli.invocation import load_request, open_invocation
+from modelbuild.cli.invocation import open_invocation
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import EnvironmentFailure, UsageError
 from modelbuild.loading.patterns import parse_pattern
@@ -31,7 +31,8 @@ def run(args: Namespace, terminal: Terminal) -> int:
     from modelbuild.cache.local import LocalCache  # noqa: PLC0415
 
     invocation = open_invocation(args, terminal)
-    load_request(invocation, [args.target] if args.target else [])
+    if not args.target:
+        raise UsageError("no target is named", hint="name one as `//package:name`")
     pattern = parse_pattern(args.target, invocation.working_package, invocation.workspace.is_package)
     if pattern.kind != "target" or pattern.negative:
         raise UsageError(f"`modelbuild log` takes one target, and `{args.target}` may be several")

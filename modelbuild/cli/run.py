@@ -6,7 +6,7 @@ import errno
 from argparse import ArgumentParser, Namespace
 
 from modelbuild.cli.build import console_options
-from modelbuild.cli.command_line import add_build_flags, add_workspace_flags
+from modelbuild.cli.command_line import add_build_flags, add_platform_flags, add_workspace_flags
 from modelbuild.cli.console import open_console
 from modelbuild.cli.invocation import build_request, open_invocation
 from modelbuild.cli.terminal import Terminal
@@ -20,6 +20,7 @@ def configure(parser: ArgumentParser) -> None:
     """One target, and what follows `--` for its program."""
     parser.add_argument("target", nargs="?", metavar="TARGET", help="a device binary or an executable")
     add_build_flags(parser)
+    add_platform_flags(parser)
     add_workspace_flags(parser)
 
 

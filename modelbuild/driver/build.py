@@ -35,7 +35,7 @@ def build(request: BuildRequest, sink: EventSink) -> BuildOutcome:
     try:
         facts = files.facts()
         difference = Difference(loading=True)
-        if facts is not None and not request.check:
+        if facts is not None and not request.check and not request.toolchain_debug:
             difference = compare(facts, request.root, request.output_root, request.own_paths)
             if not difference:
                 from modelbuild.driver.up_to_date import answer_from_facts  # noqa: PLC0415 - not always needed

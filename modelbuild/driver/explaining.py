@@ -9,16 +9,14 @@ from modelbuild.actions.action import Action
 from modelbuild.actions.graph import ActionGraph
 from modelbuild.actions.key import action_key
 from modelbuild.actions.result import OutputDigest
-from modelbuild.analysis.analyze import analyze
 from modelbuild.cache.local import LocalCache
 from modelbuild.cache.trace import TraceRow
+from modelbuild.driver.analysis import load_and_analyze
 from modelbuild.driver.request import BuildRequest
 from modelbuild.driver.world import BuildWorld
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.local import LocalExecutor
 from modelbuild.execution.output_tree import OutputTree
-from modelbuild.loading.load import load_graph
-from modelbuild.loading.workspace import open_workspace
 
 Status = Literal["up_to_date", "cached", "would_run", "depends"]
 
@@ -43,10 +41,7 @@ class Explanation:
 
 def explain(request: BuildRequest) -> list[Explanation]:
     """Explain every action of the targets that `request` names, producers first."""
-    targets = load_graph(
-        open_workspace(str(request.root)), request.patterns, working_package=request.working_package
-    )
-    graph = analyze(targets).graph
+    graph = load_and_analyze(request)[1].graph
     with LocalCache.open(request.cache_dir) as cache:
         world = BuildWorld(
             str(request.root),

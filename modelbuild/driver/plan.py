@@ -50,20 +50,18 @@ def stored_plan(files: SnapshotFiles, facts: Facts, difference: Difference) -> P
 
 def fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
     """Evaluate BUILD files and run rules. Raises LoadError and AnalysisError."""
-    from modelbuild.analysis.analyze import analyze  # noqa: PLC0415 - brings pydantic and Starlark
-    from modelbuild.loading.load import load_graph  # noqa: PLC0415
-    from modelbuild.loading.workspace import open_workspace  # noqa: PLC0415
+    from modelbuild.driver.analysis import load_and_analyze  # noqa: PLC0415 - brings pydantic and Starlark
 
     started = time.time_ns()
-    targets = load_graph(
-        open_workspace(str(request.root)),
-        request.patterns,
-        working_package=request.working_package,
-        tests_only=request.command == "test",
-    )
+    targets, analysis = load_and_analyze(request)
+    skipped = [
+        f"skipped `{label}`, which cannot be built here: {reason}" for label, reason in analysis.skipped
+    ]
+    debug = analysis.resolutions if request.toolchain_debug else ()
     for text in targets.messages:
         sink(Message(clock(), "info", text))
-    analysis = analyze(targets)
+    for text in (*skipped, *debug):
+        sink(Message(clock(), "note", text))
     graph = analysis.graph
     read = [*targets.facts.files, *targets.facts.absent, *_modules(str(request.root))]
     loading = {path: stamp_after_reading(path, started) for path in read}

@@ -9,6 +9,7 @@ from typing import Literal
 
 from modelbuild.actions.graph import RequestedTarget
 from modelbuild.errors import ExitCode
+from modelbuild.loading.build_options import BuildOptions
 
 OUTPUT_ROOT = "modelbuild-out"
 
@@ -23,7 +24,8 @@ class BuildRequest:
     root: the workspace. working_package: where relative patterns start. cache_dir: absolute.
     jobs: how many actions may run at once; 0: one a core. salt: goes into every key.
     check: rerun the actions of the requested targets and compare. detailed: emit an event even for actions
-    that nothing has touched (an events or profile file wants them; a console does not).
+    that nothing has touched (an events or profile file wants them; a console does not). options: platform and
+    toolchains. toolchain_debug: say how each toolchain was chosen.
     """
 
     root: Path
@@ -36,6 +38,8 @@ class BuildRequest:
     check: bool = False
     salt: str = ""
     detailed: bool = False
+    options: BuildOptions = field(default_factory=BuildOptions)
+    toolchain_debug: bool = False
 
     @property
     def output_root(self) -> Path:

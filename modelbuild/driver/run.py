@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelbuild.actions.graph import RequestedTarget
-from modelbuild.analysis.analyze import AnalyzedTarget, analyze
+from modelbuild.analysis.analyze import AnalyzedTarget
+from modelbuild.driver.analysis import load_and_analyze
 from modelbuild.driver.build import build
 from modelbuild.driver.request import BuildRequest
 from modelbuild.errors import ExitCode, UsageError
 from modelbuild.events import EventSink
-from modelbuild.loading.load import load_graph
-from modelbuild.loading.workspace import open_workspace
 from modelbuild.provider import RunInfo
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -28,16 +27,13 @@ def run(request: BuildRequest, arguments: Sequence[str], sink: EventSink) -> int
 
     Raises UsageError when the pattern names several targets, or one that cannot be run.
     """
-    targets = load_graph(
-        open_workspace(str(request.root)), request.patterns, working_package=request.working_package
-    )
-    if len(targets.requested) != 1:
+    targets, analysis = load_and_analyze(request)
+    if len(targets.requested) != 1 or len(analysis.requested) != 1:
         raise UsageError(
-            f"`run` takes one target, and `{' '.join(request.patterns)}` names {len(targets.requested)}"
+            f"`run` takes one target, and `{' '.join(request.patterns)}` names {len(analysis.requested)}"
         )
-    analysis = analyze(targets)
     requested = analysis.graph.requested[0]
-    target = analysis.targets[requested.label]
+    target = analysis.requested[requested.label]
     info = target.providers.get(RunInfo)
     if not isinstance(info, RunInfo) and len(requested.files) != 1:
         raise _not_runnable(target)

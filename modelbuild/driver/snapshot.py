@@ -12,6 +12,7 @@ never believed. Losing them costs time, never an artifact.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -102,6 +103,7 @@ class SnapshotFiles:
             request.command == "test",
             request.working_package,
             request.salt,
+            dataclasses.astuple(request.options),
             *fingerprint,
         ]
         name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()

@@ -47,6 +47,9 @@ _SIGNATURES: dict[str, tuple[str, ...]] = {
 }
 
 
+_PLAIN_ATTRIBUTES = COMMON_ATTRIBUTES - {"target_compatible_with"}
+
+
 @dataclass(frozen=True, slots=True)
 class LoadingContext:
     """An AttributeContext that parses labels and resolves none."""
@@ -190,7 +193,7 @@ class PackageDeclaration:
             raise LoadError(f"`{rule}` needs attribute `name`")
         configurable = [key for key, value in attributes.items() if is_configurable(value)]
         for key in configurable:
-            if key in COMMON_ATTRIBUTES - {"target_compatible_with"}:
+            if key in _PLAIN_ATTRIBUTES:
                 raise LoadError(f"attribute `{key}` cannot hold a `select`")
         label = self._own_label(name)
         rule_class = self._classes.find(call.rule)
@@ -237,6 +240,7 @@ class PackageDeclaration:
             tuple(dependencies),
             tuple(conditions),
             tuple(outputs),
+            tuple(parse_label(text) for text in rule_class.toolchain_types(attributes)),
             self._root,
         )
         self._add(target)
@@ -361,6 +365,15 @@ def combined(errors: Sequence[ModelbuildError]) -> ModelbuildError:
     return first
 
 
+def dependencies_of(instance: Rule) -> dict[str, tuple[Label, ...]]:
+    """The labels in each attribute of a validated rule that holds any, in order of declaration."""
+    found = {
+        name: tuple(dependency.label for dependency in _walk(getattr(instance, name)))
+        for name in _dependency_fields(type(instance))
+    }
+    return {name: labels for name, labels in found.items() if labels}
+
+
 def found_dependencies(instance: Rule) -> Iterator[Dependency]:
     """Every Dependency in the attributes of a validated rule, in order of declaration."""
     for name in _dependency_fields(type(instance)):
@@ -401,7 +414,7 @@ def _dependency_fields(rule_class: type[Rule]) -> tuple[str, ...]:
     return tuple(
         name
         for name, field in rule_class.model_fields.items()
-        if name not in COMMON_ATTRIBUTES and _may_hold_dependency(field.annotation)
+        if name not in _PLAIN_ATTRIBUTES and _may_hold_dependency(field.annotation)
     )
 
 

@@ -8,10 +8,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from modelbuild.errors import LoadError, Location, ModelbuildError
-from modelbuild.label import Label
+from modelbuild.label import Label, parse_label
+from modelbuild.loading.build_options import HOST_PLATFORM, BuildOptions
 from modelbuild.loading.declaration import PackageDeclaration, combined, crossing_error
 from modelbuild.loading.evaluator import EvaluatedPackage, Evaluator, Limits
-from modelbuild.loading.package import Facts, Package, Target, TargetGraph, package_str
+from modelbuild.loading.package import (
+    ConfigurationRoots,
+    Facts,
+    Package,
+    Target,
+    TargetGraph,
+    package_str,
+)
 from modelbuild.loading.patterns import TargetPattern, parse_pattern
 from modelbuild.loading.rule_file import RuleClasses, builtin_rules
 from modelbuild.loading.source_file import BUILD_FILE, place_in_call, source_line
@@ -30,6 +38,7 @@ def load_graph(
     tests_only: bool = False,
     expand_suites: bool = True,
     for_query: bool = False,
+    options: BuildOptions | None = None,
     limits: Limits | None = None,
 ) -> TargetGraph:
     """Load what `patterns` name and everything that needs.
@@ -37,7 +46,8 @@ def load_graph(
     working_package: the package that relative patterns start from. tests_only: keep test targets only.
     expand_suites: replace a requested test_suite by its tests. for_query: what is asked about need not be
     buildable, as in Bazel: wildcards mean targets tagged `manual` too and may match nothing, source files may
-    be missing, and visibility is not checked. Raises LoadError.
+    be missing, and visibility is not checked. options: platform and toolchains; loaded when something asks
+    for them. Raises LoadError.
     """
     builtin = builtin_rules()
     collecting = gc.isenabled()
@@ -45,7 +55,11 @@ def load_graph(
     try:
         with Evaluator(tuple(builtin), workspace.root_of, workspace.skipped, limits) as evaluator:
             return _Loading(workspace, evaluator, builtin, for_query=for_query).graph(
-                patterns, working_package, tests_only=tests_only, expand_suites=expand_suites
+                patterns,
+                working_package,
+                options or BuildOptions(),
+                tests_only=tests_only,
+                expand_suites=expand_suites,
             )
     finally:
         if collecting:
@@ -71,7 +85,13 @@ class _Loading:
         self._messages: list[str] = []
 
     def graph(
-        self, patterns: Sequence[str], working_package: str, *, tests_only: bool, expand_suites: bool
+        self,
+        patterns: Sequence[str],
+        working_package: str,
+        options: BuildOptions,
+        *,
+        tests_only: bool,
+        expand_suites: bool,
     ) -> TargetGraph:
         if not patterns:
             raise LoadError("no target is named", hint="`//...` names all of them")
@@ -86,6 +106,10 @@ class _Loading:
             shown = " ".join(f"`{text}`" for text in patterns)
             raise LoadError(f"{what} matches {shown}", hint=self._nothing_hint(parsed, tests_only=tests_only))
         order = self._closure(requested)
+        roots = None
+        if not self._for_query and (options.platform or any(map(_asks_for_platform, order))):
+            roots = self._roots(options)
+            order = self._closure([*requested, roots.platform, roots.default_platform, roots.host], roots)
         targets = {target.label: target for target in order}
         return TargetGraph(
             targets,
@@ -100,7 +124,38 @@ class _Loading:
             ),
             tuple(targets),
             tuple(self._messages),
+            roots,
+            frozenset(pattern.label for pattern in parsed if pattern.kind == "target"),
         )
+
+    def _roots(self, options: BuildOptions) -> ConfigurationRoots:
+        """Load the platforms and find the registered toolchains."""
+        default = options.default_platform or HOST_PLATFORM
+        platform = self._platform_label(options.platform or default, "--platform")
+        default_platform = self._platform_label(default, "`platform` in modelbuild.toml")
+        host = self._platform_label(HOST_PLATFORM, "the machine that builds")
+        toolchains: list[Label] = []
+        for text in options.toolchains:
+            try:
+                found = self._match([parse_pattern(text, "", self._is_package)])
+            except LoadError as error:
+                error.notes = (*error.notes, "`toolchains` in modelbuild.toml or --extra-toolchains names it")
+                raise
+            toolchains += sorted(
+                label for label in found if (target := self._target(label)) and target.rule == "toolchain"
+            )
+        return ConfigurationRoots(
+            platform, default_platform, host, tuple(dict.fromkeys(toolchains)), options.defines
+        )
+
+    def _platform_label(self, text: str, where: str) -> Label:
+        label = parse_label(text)
+        try:
+            self._ensure([(label.repository, label.package)])
+            return self._named(label)
+        except LoadError as error:
+            error.notes = (*error.notes, f"{where} names it")
+            raise
 
     # Packages
 
@@ -423,16 +478,20 @@ class _Loading:
 
     # Dependencies
 
-    def _closure(self, requested: Sequence[Label]) -> list[Target]:
-        """All targets that are needed, dependencies first. Raises LoadError, also for a cycle."""
+    def _closure(
+        self, requested: Sequence[Label], roots_of: ConfigurationRoots | None = None
+    ) -> list[Target]:
+        """All targets that are needed, dependencies first. Raises LoadError, also for a cycle.
+
+        roots_of: once it is known, registered toolchains are needed by what asks for toolchains.
+        """
+        toolchains = roots_of.toolchains if roots_of else ()
         roots = [target for target in map(self._target, requested) if target is not None]
         edges: dict[Label, list[Target]] = {}
         level = list({target.label: target for target in roots}.values())
         while level:
             self._ensure(
-                (label.repository, label.package)
-                for target in level
-                for label in (*target.dependencies, *target.conditions)
+                (label.repository, label.package) for target in level for label in _needed(target, toolchains)
             )
             self._ensure(
                 (label.repository, label.package)
@@ -449,9 +508,10 @@ class _Loading:
                         self._group(label)
                     except LoadError as error:
                         errors.append(error.located(target.location, target.source_line()))
-                for label in (*target.dependencies, *target.conditions):
+                for label in _needed(target, toolchains):
                     try:
-                        other = self._resolve(label, target)
+                        # As in Bazel: who may use a toolchain is not a matter of visibility.
+                        other = self._resolve(label, None if label in toolchains else target)
                     except LoadError as error:
                         errors.append(error)
                         continue
@@ -463,6 +523,22 @@ class _Loading:
                 raise combined(errors)
             level = [target for label, target in following.items() if label not in edges]
         return _sorted(roots, edges)
+
+
+def _needed(target: Target, toolchains: Sequence[Label]) -> tuple[Label, ...]:
+    asked = (*target.toolchain_types, *toolchains) if target.toolchain_types else ()
+    return (*target.dependencies, *target.conditions, *asked)
+
+
+def _asks_for_platform(target: Target) -> bool:
+    rule = target.rule_class
+    return bool(
+        target.conditions
+        or target.toolchain_types
+        or rule.needs_platform
+        or rule.platform_attribute
+        or target.attributes.get("target_compatible_with")
+    )
 
 
 def _sorted(roots: Sequence[Target], edges: dict[Label, list[Target]]) -> list[Target]:

@@ -33,7 +33,7 @@ class Target:
     rule, or None when an attribute holds a Select. location: the call in the BUILD file; chain: the macro
     frames below it, outermost first. dependencies: labels in its attributes, each branch of each select
     included, in order. conditions: labels of the select conditions. outputs: labels of the output files it
-    declares by name.
+    declares by name. toolchain_types: what it may ask toolchains of.
     """
 
     label: Label
@@ -49,6 +49,7 @@ class Target:
     dependencies: tuple[Label, ...] = ()
     conditions: tuple[Label, ...] = ()
     outputs: tuple[Label, ...] = ()
+    toolchain_types: tuple[Label, ...] = ()
     root: str = field(default="", repr=False)
 
     def source_line(self) -> str | None:
@@ -92,6 +93,21 @@ class Package:
         return package_str(self.repository, self.name)
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigurationRoots:
+    """What configuration starts from; all of it is loaded.
+
+    platform: what is built for. default_platform: what a plain build takes. host: the machine that builds.
+    toolchains: the registered `toolchain` targets, preferred ones first. defines: variables of `--define`.
+    """
+
+    platform: Label
+    default_platform: Label
+    host: Label
+    toolchains: tuple[Label, ...] = ()
+    defines: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetGraph:
     """Everything that the requested targets need.
@@ -99,7 +115,8 @@ class TargetGraph:
     targets: requested ones and their dependencies. sources: label -> absolute path. generated: label of an
     output file -> label of the target that makes it. requested: targets and files, in the order of the
     patterns, test suites replaced by their tests. packages: `//pkg` -> package. order: targets, dependencies
-    first. messages: what `print` in BUILD files said.
+    first. messages: what `print` in BUILD files said. roots: None when nothing asks for a platform. named:
+    the requested targets that were named one by one, not by a wildcard.
     """
 
     targets: Mapping[Label, Target] = field(repr=False)
@@ -110,6 +127,8 @@ class TargetGraph:
     facts: Facts = field(repr=False)
     order: tuple[Label, ...] = field(repr=False)
     messages: tuple[str, ...] = ()
+    roots: ConfigurationRoots | None = None
+    named: frozenset[Label] = frozenset()
 
     def owner(self, label: Label) -> Target | None:
         """The target that `label` names or that makes the file it names; None for a source file."""

@@ -7,6 +7,7 @@ from functools import cache
 
 from modelbuild.errors import LoadError
 from modelbuild.loading.suggestion import did_you_mean
+from modelbuild.repositories import BUILTIN_REPOSITORIES
 
 ENTRY_POINT_GROUP = "modelbuild.repositories"
 
@@ -14,13 +15,16 @@ ENTRY_POINT_GROUP = "modelbuild.repositories"
 @cache
 def repository_module(name: str) -> str:
     """The Python package of repository `name`, as its entry point names it. Raises LoadError."""
+    if name in BUILTIN_REPOSITORIES:
+        return BUILTIN_REPOSITORIES[name]
     from importlib.metadata import entry_points  # noqa: PLC0415  # costs 30 ms, and few workspaces need it
 
     found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in found:
         raise LoadError(
             f"no installed package provides repository `@{name}`",
-            hint=did_you_mean(name, found) or f"it declares the entry point group `{ENTRY_POINT_GROUP}`",
+            hint=did_you_mean(name, {*found, *BUILTIN_REPOSITORIES})
+            or f"it declares the entry point group `{ENTRY_POINT_GROUP}`",
         )
     return found[name].partition(":")[0]
 

@@ -28,7 +28,8 @@ class Settings:
     cache_dir: the local cache, relative to the root. jobs: actions at once; 0 means one per CPU.
     key_salt: part of every action key. ignore: directories, relative to the root, without packages.
     keep_going: build what can be built after a failure.
-    cache_max_size: what the local cache is trimmed to, as in `50 GB`.
+    cache_max_size: what the local cache is trimmed to, as in `50 GB`. platform: what to build for when no
+    --platform is given; empty: this machine. toolchains: patterns of `toolchain` targets, best ones first.
     """
 
     cache_dir: str = "cache"
@@ -37,6 +38,8 @@ class Settings:
     ignore: tuple[str, ...] = ()
     keep_going: bool = False
     cache_max_size: str = ""
+    platform: str = ""
+    toolchains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,7 @@ def _settings(table: Any, base: Settings, name: str, text: str) -> Settings:
         if isinstance(default, tuple):
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                 raise _error(f"`{key}` must be a list of strings", text, line)
-            values[key] = tuple(item.strip("/") for item in value)
+            values[key] = tuple(item if key == "toolchains" else item.strip("/") for item in value)
         elif type(value) is not type(default):
             expected = {str: "a string", int: "a whole number", bool: "true or false"}[type(default)]
             raise _error(f"`{key}` must be {expected}", text, line)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 BUILTIN_RULES: dict[str, str] = {
     "alias": "modelbuild.rules.native.alias:Alias",
+    "config_setting": "modelbuild.rules.native.constraint:ConfigSetting",
+    "constraint_setting": "modelbuild.rules.native.constraint:ConstraintSetting",
+    "constraint_value": "modelbuild.rules.native.constraint:ConstraintValue",
     "dataset": "modelbuild.rules.dataset.rule:Dataset",
     "distill": "modelbuild.rules.distill.rule:Distill",
     "evaluate": "modelbuild.rules.evaluate.rule:Evaluate",
     "filegroup": "modelbuild.rules.native.filegroup:Filegroup",
     "genrule": "modelbuild.rules.native.genrule:Genrule",
     "gguf": "modelbuild.rules.gguf.rule:Gguf",
+    "host_platform": "modelbuild.rules.native.platform:HostPlatform",
     "onnx": "modelbuild.rules.onnx.rule:Onnx",
+    "platform": "modelbuild.rules.native.platform:Platform",
     "prune": "modelbuild.rules.prune.rule:Prune",
     "python_stdlib": "modelbuild.rules.python_stdlib.rule:PythonStdlib",
     "quality_gate_test": "modelbuild.rules.evaluate.rule:QualityGateTest",
@@ -19,6 +24,8 @@ BUILTIN_RULES: dict[str, str] = {
     "teacher_logits": "modelbuild.rules.distill.rule:TeacherLogits",
     "test_suite": "modelbuild.rules.native.test_suite:TestSuite",
     "tokenizer": "modelbuild.rules.tokenizer.rule:Tokenizer",
+    "toolchain": "modelbuild.rules.native.toolchain:Toolchain",
+    "toolchain_type": "modelbuild.rules.native.toolchain:ToolchainType",
     "train": "modelbuild.rules.train.rule:Train",
 }
 """Rule name -> `module:class`."""

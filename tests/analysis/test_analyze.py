@@ -32,7 +32,7 @@ def test_an_alias_leads_to_the_target_and_keeps_its_own_name_when_requested(tmp_
         "genrule(name = 'g', srcs = [':second'], outs = ['o'], cmd = '$(location :second) $(location in.txt)')\n",
     )
     assert commands(found)["//:g"] == "in.txt in.txt"
-    assert found.targets[parse_label("//:second")].label == parse_label("//:in.txt")
+    assert found.requested[parse_label("//:second")].label == parse_label("//:in.txt")
     assert [str(target.label) for target in found.graph.requested] == ["//:second", "//:first", "//:g"]
 
 

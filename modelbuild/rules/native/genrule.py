@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from modelbuild.analysis.context import Context
 from modelbuild.artifact import Artifact
@@ -27,6 +27,8 @@ class Genrule(NativeRule):
 
         genrule(name = "upper", srcs = ["in.txt"], outs = ["out.txt"], cmd = "tr a-z A-Z < $< > $@")
     """
+
+    exec_attributes: ClassVar[frozenset[str]] = frozenset({"tools", "exec_tools"})
 
     srcs: list[Files] = []
     """Files and targets that the command reads."""

@@ -1,0 +1,21 @@
+"""From a request to its analysis: BUILD files are evaluated and rules run."""
+
+from __future__ import annotations
+
+from modelbuild.analysis.analyze import Analysis, analyze
+from modelbuild.driver.request import BuildRequest
+from modelbuild.loading.load import load_graph
+from modelbuild.loading.package import TargetGraph
+from modelbuild.loading.workspace import open_workspace
+
+
+def load_and_analyze(request: BuildRequest) -> tuple[TargetGraph, Analysis]:
+    """What the request names, and all it needs. Raises LoadError and AnalysisError."""
+    targets = load_graph(
+        open_workspace(str(request.root)),
+        request.patterns,
+        working_package=request.working_package,
+        tests_only=request.command == "test",
+        options=request.options,
+    )
+    return targets, analyze(targets)
