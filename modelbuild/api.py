@@ -13,9 +13,14 @@ from modelbuild.architecture import (
 from modelbuild.artifact import Artifact
 from modelbuild.attribute import Dep, File, Files
 from modelbuild.errors import AnalysisError
+<<<<<<< HEAD
 from modelbuild.gguf_layout import gguf_bytes, gguf_header_bytes, tensor_bytes, tensor_types
 from modelbuild.label import Label
 from modelbuild.platform import Budget, PlatformInfo
+=======
+from modelbuild.label import Label, parse_label
+from modelbuild.platform import Budget, ConstraintValueInfo, PlatformInfo
+>>>>>>> 4cede6b (device_binary: a toolchain, a format and a budget for a platform)
 from modelbuild.provider import (
     DatasetInfo,
     DefaultInfo,
@@ -32,6 +37,7 @@ from modelbuild.rule import Rule
 from modelbuild.runner import LOCAL, Runner
 from modelbuild.runtime_toolchain import Conversion, Footprint, RuntimeToolchainInfo
 from modelbuild.tool import TRANSFORMERS_PRELOAD, PythonTool
+from modelbuild.toolchain import DeclaredToolchainInfo, ToolchainTypeInfo
 
 __all__ = [
     "LOCAL",
@@ -40,9 +46,11 @@ __all__ = [
     "AnalysisError",
     "Artifact",
     "Budget",
+    "ConstraintValueInfo",
     "Context",
     "Conversion",
     "DatasetInfo",
+    "DeclaredToolchainInfo",
     "DefaultInfo",
     "Dep",
     "Determinism",
@@ -64,13 +72,18 @@ __all__ = [
     "RuntimeToolchainInfo",
     "TestInfo",
     "TokenizerInfo",
+    "ToolchainTypeInfo",
     "WeightTensor",
     "complete_architecture",
     "gguf_bytes",
     "gguf_header_bytes",
     "kv_cache_bytes",
     "parameter_count",
+<<<<<<< HEAD
     "tensor_bytes",
     "tensor_types",
+=======
+    "parse_label",
+>>>>>>> 4cede6b (device_binary: a toolchain, a format and a budget for a platform)
     "weight_tensors",
 ]

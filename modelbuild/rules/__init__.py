@@ -8,6 +8,7 @@ BUILTIN_RULES: dict[str, str] = {
     "constraint_setting": "modelbuild.rules.native.constraint:ConstraintSetting",
     "constraint_value": "modelbuild.rules.native.constraint:ConstraintValue",
     "dataset": "modelbuild.rules.dataset.rule:Dataset",
+    "device_binary": "modelbuild.rules.device_binary.rule:DeviceBinary",
     "distill": "modelbuild.rules.distill.rule:Distill",
     "evaluate": "modelbuild.rules.evaluate.rule:Evaluate",
     "filegroup": "modelbuild.rules.native.filegroup:Filegroup",

@@ -1,0 +1,133 @@
+"""Which toolchain makes a model's binary for a platform, in which format; or why none can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from modelbuild.api import Context, Footprint, Label, ModelInfo, PlatformInfo, RuntimeToolchainInfo
+
+DEFAULT_TYPE = "//toolchains:runtime"
+AUTO = "auto"
+"""The first format that the platform's toolchains offer and the platform has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A toolchain and a format that fit the model and the platform. declared_by: the `toolchain` target."""
+
+    toolchain: RuntimeToolchainInfo
+    declared_by: Label
+    format: str
+    footprint: Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class NoChoice:
+    """reason: in one sentence. notes: what each toolchain says. hint: what to do about it."""
+
+    reason: str
+    notes: tuple[str, ...] = ()
+    hint: str | None = None
+
+
+def choose(
+    ctx: Context, toolchain_type: Label, model: ModelInfo, format_: str, platform: PlatformInfo
+) -> Choice | NoChoice:
+    """The first toolchain, in the order of registration, that makes `format_` of `model` for `platform`.
+
+    Raises AnalysisError when no toolchain is for the platform at all.
+    """
+    offers = list(_offers(ctx, toolchain_type, platform))
+    known = list(dict.fromkeys(each for _, info in offers for each in info.formats))
+    wanted = known if format_ == AUTO else [format_]
+    if not offers:
+        resolution = ctx.toolchains(toolchain_type, platform)
+        error = ctx.no_toolchain(resolution)
+        return NoChoice(f"no toolchain is for `{platform.label}`", error.notes, error.hint)
+    if format_ != AUTO and format_ not in known:
+        return NoChoice(
+            f"no toolchain of `{platform.label}` makes `{format_}`",
+            (f"its toolchains make {', '.join(f'`{each}`' for each in known)}",),
+        )
+    refusals: dict[str, None] = {}
+    too_large: list[Choice] = []
+    for label, info in offers:
+        for each in info.formats:
+            if each not in wanted:
+                continue
+            refusal = info.refusal(model, each, platform)
+            if refusal:
+                refusals[f"`{label}`, `{each}`: {refusal}"] = None
+                continue
+            choice = Choice(info, label, each, info.footprint(model, each, platform))
+            if not shortfalls(choice.footprint, platform):
+                return choice
+            too_large.append(choice)
+    if too_large:
+        return _over_budget(ctx, toolchain_type, model, platform, too_large)
+    first = next(iter(refusals)).partition(": ")[2]
+    return NoChoice(first if len(refusals) == 1 else "every toolchain refuses it", tuple(refusals))
+
+
+def alternatives(
+    ctx: Context, toolchain_type: Label, model: ModelInfo, platform: PlatformInfo
+) -> list[Choice]:
+    """Every format of every toolchain of the platform that can hold the model, too large ones included."""
+    return [
+        Choice(info, label, each, info.footprint(model, each, platform))
+        for label, info in _offers(ctx, toolchain_type, platform)
+        for each in info.formats
+        if not info.refusal(model, each, platform)
+    ]
+
+
+def shortfalls(footprint: Footprint, platform: PlatformInfo) -> tuple[str, ...]:
+    """What of the platform's budget is exceeded, with the numbers; empty when everything fits."""
+    budget = platform.budget
+    found = []
+    if budget.disk is not None and footprint.disk > budget.disk:
+        found.append(f"needs {footprint.disk:,} bytes on disk, and there are {budget.disk:,}")
+    if budget.ram is not None and footprint.ram > budget.ram:
+        parts = (
+            f"weights {footprint.weights:,}, KV cache {footprint.kv_cache:,}, runtime {footprint.runtime:,}"
+        )
+        found.append(f"needs {footprint.ram:,} bytes of memory ({parts}), and there are {budget.ram:,}")
+    return tuple(found)
+
+
+def _over_budget(
+    ctx: Context,
+    toolchain_type: Label,
+    model: ModelInfo,
+    platform: PlatformInfo,
+    too_large: list[Choice],
+) -> NoChoice:
+    fitting = [
+        choice
+        for choice in alternatives(ctx, toolchain_type, model, platform)
+        if not shortfalls(choice.footprint, platform)
+    ]
+    notes = tuple(
+        f"`{choice.format}` {shortfall}"
+        for choice in too_large
+        for shortfall in shortfalls(choice.footprint, platform)
+    )
+    if fitting:
+        best = max(fitting, key=lambda choice: choice.footprint.disk)
+        hint = (
+            f"`{best.format}` fits: {best.footprint.disk:,} bytes on disk, {best.footprint.ram:,} of memory"
+        )
+    else:
+        hint = "no format fits: a smaller model, or a shorter `context_length` of the platform, would"
+    return NoChoice(f"it is too large for `{platform.label}`", notes, hint)
+
+
+def _offers(
+    ctx: Context, toolchain_type: Label, platform: PlatformInfo
+) -> Iterator[tuple[Label, RuntimeToolchainInfo]]:
+    for declared in ctx.toolchains(toolchain_type, platform).accepted:
+        info = declared.providers.get(RuntimeToolchainInfo)
+        if not isinstance(info, RuntimeToolchainInfo):
+            ctx.fail(f"`{declared.implementation}` provides no RuntimeToolchainInfo")
+        yield declared.label, info
