@@ -13,14 +13,9 @@ from modelbuild.architecture import (
 from modelbuild.artifact import Artifact
 from modelbuild.attribute import Dep, File, Files
 from modelbuild.errors import AnalysisError
-<<<<<<< HEAD
 from modelbuild.gguf_layout import gguf_bytes, gguf_header_bytes, tensor_bytes, tensor_types
-from modelbuild.label import Label
-from modelbuild.platform import Budget, PlatformInfo
-=======
 from modelbuild.label import Label, parse_label
 from modelbuild.platform import Budget, ConstraintValueInfo, PlatformInfo
->>>>>>> 4cede6b (device_binary: a toolchain, a format and a budget for a platform)
 from modelbuild.provider import (
     DatasetInfo,
     DefaultInfo,
@@ -79,11 +74,8 @@ __all__ = [
     "gguf_header_bytes",
     "kv_cache_bytes",
     "parameter_count",
-<<<<<<< HEAD
+    "parse_label",
     "tensor_bytes",
     "tensor_types",
-=======
-    "parse_label",
->>>>>>> 4cede6b (device_binary: a toolchain, a format and a budget for a platform)
     "weight_tensors",
 ]
