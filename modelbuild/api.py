@@ -15,6 +15,7 @@ from modelbuild.attribute import Dep, File, Files
 from modelbuild.errors import AnalysisError
 from modelbuild.gguf_layout import gguf_bytes, gguf_header_bytes, tensor_bytes, tensor_types
 from modelbuild.label import Label, parse_label
+from modelbuild.onnx_export import declare_onnx_export
 from modelbuild.platform import Budget, ConstraintValueInfo, PlatformInfo
 from modelbuild.provider import (
     DatasetInfo,
@@ -70,6 +71,7 @@ __all__ = [
     "ToolchainTypeInfo",
     "WeightTensor",
     "complete_architecture",
+    "declare_onnx_export",
     "gguf_bytes",
     "gguf_header_bytes",
     "kv_cache_bytes",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ def strip(message: Any) -> None:
 
 
 def compare(
-    file: bytes,
+    file: bytes | Path,
     reference: Mapping[str, npt.NDArray[np.float32]],
     inputs: Mapping[str, npt.NDArray[Any]],
 ) -> float:

@@ -1,0 +1,168 @@
+"""From a torch model to a plain ONNX graph in floating point, which any runtime's importer takes.
+
+The graph is made for those who come after: every matrix is an initializer under the name it has in the
+checkpoint, a linear layer is one MatMul with that matrix as [columns, rows], shapes are fixed, and no table
+that grows with the length of the sequence is stored. Imports torch and onnx.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnxscript import optimizer
+
+from modelbuild.toolkit.onnx_export import compare, strip
+from modelbuild.toolkit.request import ToolError
+
+OPSET = 18
+"""The exporter's own; others are converted from it."""
+MODEL_FILE = "model.onnx"
+_LIMIT_BYTES = 2**31 - (1 << 24)
+_FOLDED_NUMBERS = 32
+"""Constants of so many numbers are computed ahead: shapes are, cosines of positions are not."""
+_MASKED = -1e30
+"""Added to what attention must not see. Not infinity: some runtimes make NaN of that."""
+
+
+class CausalLogits(torch.nn.Module):
+    """input_ids int64 (1, length) -> logits (1, length, vocabulary), each position blind to later ones.
+
+    Positions and mask are explicit, so that no exporter has to understand how transformers makes its own.
+    """
+
+    def __init__(self, model: torch.nn.Module, length: int) -> None:
+        super().__init__()
+        model.set_attn_implementation("eager")  # type: ignore[operator] # a PreTrainedModel
+        self.model = model
+        self.positions: torch.Tensor
+        self.register_buffer("positions", torch.arange(length).unsqueeze(0))
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """input_ids: (1, length)."""
+        later = self.positions[:, None, None, :] > self.positions[:, None, :, None]
+        logits: torch.Tensor = self.model(
+            input_ids=input_ids,
+            attention_mask=later.to(torch.float32) * _MASKED,
+            position_ids=self.positions,
+            use_cache=False,
+        ).logits
+        return logits
+
+
+class ClassifierLogits(torch.nn.Module):
+    """pixel_values (1, channels, height, width) -> logits (1, labels)."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values: (1, channels, height, width)."""
+        logits: torch.Tensor = self.model(pixel_values=pixel_values).logits
+        return logits
+
+
+class _MatMulLinear(torch.nn.Module):
+    """A linear layer whose matrix lies as MatMul wants it."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(layer.weight.detach().t().contiguous(), requires_grad=False)
+        self.bias = layer.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        product = torch.matmul(inputs, self.weight)
+        return product if self.bias is None else product + self.bias
+
+
+def export_dense(
+    wrapped: CausalLogits | ClassifierLogits,
+    example: Mapping[str, torch.Tensor],
+    directory: Path,
+    *,
+    limit: int = _LIMIT_BYTES,
+) -> None:
+    """Write `model.onnx` into the new folder `directory`; `wrapped` is changed on the way.
+
+    limit: bytes from which the weights go into a file of their own, `model.onnx.data`, since protobuf ends at
+    2 GiB. Equal models give equal bytes, in any folder and any process. Raises ToolError when torch cannot
+    export the model.
+    """
+    tied = _lay_out(wrapped.model)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # The exporter's, about its own internals.
+            program = torch.onnx.export(
+                wrapped.eval(),
+                tuple(example.values()),
+                dynamo=True,
+                verbose=False,
+                optimize=False,
+                input_names=list(example),
+                output_names=["logits"],
+                opset_version=OPSET,
+            )
+            assert program is not None
+            program.model = optimizer.optimize(
+                program.model, input_size_limit=_FOLDED_NUMBERS, output_size_limit=_FOLDED_NUMBERS
+            )
+    except Exception as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ToolError(f"torch cannot export this model to ONNX: {first_line}") from error
+    if program.model.opset_imports[""] != OPSET:
+        raise ToolError(
+            f"this model can be exported with opset {program.model.opset_imports['']}, not {OPSET}"
+        )
+    for value in list(program.model.graph.initializers.values()):
+        name = str(value.name).removeprefix("model.")
+        value.name = tied.get(name, name)
+    directory.mkdir()
+    _write(program, directory / MODEL_FILE, limit)
+
+
+def compare_dense(model: torch.nn.Module, example: Mapping[str, torch.Tensor], directory: Path) -> float:
+    """Run the written file and compare it with transformers' `model`; see onnx_export.compare."""
+    with torch.no_grad():
+        expected = model(**example).logits.numpy()
+    inputs: dict[str, npt.NDArray[np.generic]] = {name: value.numpy() for name, value in example.items()}
+    return compare(directory / MODEL_FILE, {"logits": expected}, inputs)
+
+
+def _lay_out(model: torch.nn.Module) -> dict[str, str]:
+    """Turn the matrices of linear layers, but those that are an embedding too: one is stored for both.
+
+    Returns the names of those -> the name of the embedding, which is the checkpoint's.
+    """
+    embeddings = {
+        id(module.weight): f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Embedding)
+    }
+    tied: dict[str, str] = {}
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, torch.nn.Linear):
+            if id(layer.weight) in embeddings:
+                tied[f"{name}.weight"] = embeddings[id(layer.weight)]
+            else:
+                model.set_submodule(name, _MatMulLinear(layer))
+    return tied
+
+
+def _write(program: torch.onnx.ONNXProgram, path: Path, limit: int) -> None:
+    tensors = [value.const_value for value in program.model.graph.initializers.values()]
+    if sum(tensor.nbytes for tensor in tensors if tensor is not None) < limit:
+        proto = program.model_proto
+    else:
+        program.save(path, external_data=True)
+        proto = onnx.load_model(path, load_external_data=False)
+    strip(proto)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(path), full_check=True)
