@@ -12,6 +12,9 @@ from modelbuild.architecture import (
 )
 from modelbuild.artifact import Artifact
 from modelbuild.attribute import Dep, File, Files
+from modelbuild.budget import check_budget
+from modelbuild.byte_size import byte_size
+from modelbuild.checkpoint import checkpoint_bytes
 from modelbuild.errors import AnalysisError
 from modelbuild.gguf_layout import gguf_bytes, gguf_header_bytes, tensor_bytes, tensor_types
 from modelbuild.label import Label, parse_label
@@ -70,6 +73,9 @@ __all__ = [
     "TokenizerInfo",
     "ToolchainTypeInfo",
     "WeightTensor",
+    "byte_size",
+    "check_budget",
+    "checkpoint_bytes",
     "complete_architecture",
     "declare_onnx_export",
     "gguf_bytes",

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-_SIZE_UNITS = ("kB", "MB", "GB", "TB", "PB")
+from modelbuild.byte_size import byte_size as size
+
+__all__ = ["count", "days", "duration", "metric", "rate", "size"]
+
 _MINUTE = 60
 _HOUR = 3600
-
-
-def size(count: int) -> str:
-    """`1900000` -> `1.9 MB`; decimal units, as disks and model hubs count."""
-    if count < 1000:
-        return f"{count} B"
-    value = float(count)
-    for unit in _SIZE_UNITS:  # noqa: B007  # the unit that fits is used below
-        value /= 1000
-        if value < 999.95:
-            break
-    return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
 
 
 def duration(seconds: float) -> str:

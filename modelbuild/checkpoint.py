@@ -1,0 +1,84 @@
+"""Checkpoints: the bytes of a model tree's safetensors files, told before they are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from modelbuild.architecture import WeightTensor, complete_architecture, weight_tensors
+from modelbuild.provider import ModelInfo
+
+_BYTES = {"I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2}
+_ORDER = list(_BYTES)
+"""Types as safetensors sorts tensors by them; those of one type by name."""
+_STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor as a safetensors file holds it. dtype: its name there, `F32`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return prod(self.shape) * _BYTES[self.dtype]
+
+
+def stored_tensors(model: ModelInfo) -> tuple[tuple[StoredTensor, ...], ...]:
+    """What each safetensors file of the tree holds: `model.safetensors`, and `embeddings.safetensors` if any.
+
+    Quantized models are stored as the rule `quantize` does: packed codes and float32 scales; a rounded
+    embedding as floats, its codes beside it. Raises AnalysisError for an unknown architecture.
+    """
+    tensors = weight_tensors(model.architecture)
+    if not model.quantization:
+        dtype = _STORED[model.dtype]
+        return (tuple(StoredTensor(t.name, dtype, t.shape) for t in tensors),)
+    keys = complete_architecture(model.architecture)
+    is_text = "vocab_size" in keys
+    rounded = is_text and model.quantization.get("embeddings", "rtn") == "rtn"
+    stored: list[StoredTensor] = []
+    aside: list[StoredTensor] = []
+    for tensor in tensors:
+        if tensor.role == "matrix" or (tensor.role == "output" and (rounded or not is_text)):
+            stored += _packed(tensor, model)
+        else:
+            stored.append(StoredTensor(tensor.name, "F32", tensor.shape))
+        if rounded and tensor.role == "embedding":
+            if keys["tie_word_embeddings"]:
+                stored += _packed(WeightTensor("lm_head.weight", tensor.shape, "output"), model)
+            else:
+                aside += _packed(tensor, model)
+    return (tuple(stored), tuple(aside)) if aside else (tuple(stored),)
+
+
+def checkpoint_bytes(model: ModelInfo) -> int:
+    """Bytes of the safetensors files, headers included."""
+    return sum(_header_bytes(file) + sum(t.size for t in file) for file in stored_tensors(model))
+
+
+def _packed(tensor: WeightTensor, model: ModelInfo) -> Iterator[StoredTensor]:
+    rows, columns = tensor.shape
+    bits = int(model.quantization["bits"])
+    groups = columns // (int(model.quantization["group_size"]) or columns)
+    yield StoredTensor(f"{tensor.name}_packed", "I32", (rows, -(-columns * bits // 32)))
+    yield StoredTensor(f"{tensor.name}_scale", "F32", (rows, groups))
+    yield StoredTensor(f"{tensor.name}_shape", "I64", (2,))
+    if not model.quantization.get("symmetric", True):
+        yield StoredTensor(f"{tensor.name}_zero_point", "I32", (-(-rows * bits // 32), groups))
+
+
+def _header_bytes(tensors: Sequence[StoredTensor]) -> int:
+    """Of the length and the JSON that a safetensors file begins with, padded to eight bytes."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for tensor in sorted(tensors, key=lambda each: (_ORDER.index(each.dtype), each.name)):
+        begin, end = end, end + tensor.size
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end]}
+    return 8 + -(-len(json.dumps(header, separators=(",", ":"))) // 8) * 8
