@@ -135,10 +135,9 @@ class _Configuration:
         dependencies: Sequence[Label] = target.dependencies
         rule = target.instance
         if rule is None:
-            assert platform is not None  # A target with a select is sensitive.
-            chosen = platform
             attributes = resolve_select(
-                attributes, lambda select: choose(select, lambda text: self._condition(target, text, chosen))
+                attributes,
+                lambda select: choose(select, lambda text: self._condition(target, text, platform)),
             )
             rule = _parsed(target, attributes)
             dependencies = [label for labels in dependencies_of(rule).values() for label in labels]
@@ -165,7 +164,8 @@ class _Configuration:
                 return _incompatible(configured, f"it {missing}")
         return configured
 
-    def _condition(self, target: Target, text: str, platform: PlatformInfo) -> Condition:
+    def _condition(self, target: Target, text: str, platform: PlatformInfo | None) -> Condition:
+        assert platform is not None  # A target with a condition is sensitive.
         label = parse_label(text, target.label.package, target.label.repository)
         info = self._static.info(label, ConfigSettingInfo, target.label, "condition of a `select`")
         holds = all(platform.has(value) for value in info.constraints) and all(
