@@ -12,7 +12,7 @@ from modelbuild.architecture import (
 )
 from modelbuild.artifact import Artifact
 from modelbuild.attribute import Dep, File, Files
-from modelbuild.budget import check_budget
+from modelbuild.budget import footprint_breakdown, nearest_fitting, over_budget
 from modelbuild.byte_size import byte_size
 from modelbuild.checkpoint import checkpoint_bytes
 from modelbuild.errors import AnalysisError
@@ -74,13 +74,15 @@ __all__ = [
     "ToolchainTypeInfo",
     "WeightTensor",
     "byte_size",
-    "check_budget",
     "checkpoint_bytes",
     "complete_architecture",
     "declare_onnx_export",
+    "footprint_breakdown",
     "gguf_bytes",
     "gguf_header_bytes",
     "kv_cache_bytes",
+    "nearest_fitting",
+    "over_budget",
     "parameter_count",
     "parse_label",
     "tensor_bytes",

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from modelbuild.api import Context, Footprint, Label, ModelInfo, PlatformInfo, RuntimeToolchainInfo
+from modelbuild.api import (
+    Context,
+    Footprint,
+    Label,
+    ModelInfo,
+    PlatformInfo,
+    RuntimeToolchainInfo,
+    footprint_breakdown,
+    nearest_fitting,
+    over_budget,
+)
 
 DEFAULT_TYPE = "//toolchains:runtime"
 AUTO = "auto"
@@ -61,11 +71,12 @@ def choose(
                 refusals[f"`{label}`, `{each}`: {refusal}"] = None
                 continue
             choice = Choice(info, label, each, info.footprint(model, each, platform))
-            if not shortfalls(choice.footprint, platform):
+            if not over_budget(choice.footprint, platform.budget):
                 return choice
             too_large.append(choice)
     if too_large:
-        return _over_budget(ctx, toolchain_type, model, platform, too_large)
+        nearest = min(too_large, key=lambda choice: (choice.footprint.ram, choice.footprint.disk))
+        return _too_large(ctx, toolchain_type, model, platform, nearest)
     first = next(iter(refusals)).partition(": ")[2]
     return NoChoice(first if len(refusals) == 1 else "every toolchain refuses it", tuple(refusals))
 
@@ -82,45 +93,22 @@ def alternatives(
     ]
 
 
-def shortfalls(footprint: Footprint, platform: PlatformInfo) -> tuple[str, ...]:
-    """What of the platform's budget is exceeded, with the numbers; empty when everything fits."""
-    budget = platform.budget
-    found = []
-    if budget.disk is not None and footprint.disk > budget.disk:
-        found.append(f"needs {footprint.disk:,} bytes on disk, and there are {budget.disk:,}")
-    if budget.ram is not None and footprint.ram > budget.ram:
-        parts = (
-            f"weights {footprint.weights:,}, KV cache {footprint.kv_cache:,}, runtime {footprint.runtime:,}"
-        )
-        found.append(f"needs {footprint.ram:,} bytes of memory ({parts}), and there are {budget.ram:,}")
-    return tuple(found)
-
-
-def _over_budget(
+def _too_large(
     ctx: Context,
     toolchain_type: Label,
     model: ModelInfo,
     platform: PlatformInfo,
-    too_large: list[Choice],
+    nearest: Choice,
 ) -> NoChoice:
-    fitting = [
-        choice
-        for choice in alternatives(ctx, toolchain_type, model, platform)
-        if not shortfalls(choice.footprint, platform)
-    ]
-    notes = tuple(
-        f"`{choice.format}` {shortfall}"
-        for choice in too_large
-        for shortfall in shortfalls(choice.footprint, platform)
+    budget = platform.budget
+    footprints = {
+        choice.format: choice.footprint for choice in alternatives(ctx, toolchain_type, model, platform)
+    }
+    return NoChoice(
+        f"as `{nearest.format}` it is too large for `{platform.label}`",
+        (*over_budget(nearest.footprint, budget), footprint_breakdown(nearest.footprint, budget)),
+        nearest_fitting(footprints, budget),
     )
-    if fitting:
-        best = max(fitting, key=lambda choice: choice.footprint.disk)
-        hint = (
-            f"`{best.format}` fits: {best.footprint.disk:,} bytes on disk, {best.footprint.ram:,} of memory"
-        )
-    else:
-        hint = "no format fits: a smaller model, or a shorter `context_length` of the platform, would"
-    return NoChoice(f"it is too large for `{platform.label}`", notes, hint)
 
 
 def _offers(
