@@ -27,14 +27,16 @@ from modelbuild.provider import (
     LogitsInfo,
     MetricsInfo,
     ModelInfo,
+    ProbesInfo,
     Provider,
+    ReferenceInfo,
     RunInfo,
     TestInfo,
     TokenizerInfo,
 )
 from modelbuild.rule import Rule
 from modelbuild.runner import LOCAL, Runner
-from modelbuild.runtime_toolchain import Conversion, Footprint, RuntimeToolchainInfo
+from modelbuild.runtime_toolchain import Conversion, DeviceRunInfo, Footprint, RuntimeToolchainInfo
 from modelbuild.tool import TRANSFORMERS_PRELOAD, PythonTool
 from modelbuild.toolchain import DeclaredToolchainInfo, ToolchainTypeInfo
 
@@ -54,6 +56,7 @@ __all__ = [
     "Dep",
     "Determinism",
     "DeviceBinaryInfo",
+    "DeviceRunInfo",
     "File",
     "Files",
     "Footprint",
@@ -62,8 +65,10 @@ __all__ = [
     "MetricsInfo",
     "ModelInfo",
     "PlatformInfo",
+    "ProbesInfo",
     "Provider",
     "PythonTool",
+    "ReferenceInfo",
     "Resources",
     "Rule",
     "RunInfo",

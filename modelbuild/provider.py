@@ -10,6 +10,7 @@ from modelbuild.artifact import Artifact
 from modelbuild.label import Label
 
 if TYPE_CHECKING:
+    from modelbuild.runner import Runner
     from modelbuild.tool import PythonTool
 
 
@@ -100,11 +101,37 @@ class DeviceBinaryInfo(Provider):
 
 @dataclass(frozen=True)
 class RunInfo(Provider):
-    """How `modelbuild run` runs a target: a tool called with what the user typed after `--`."""
+    """How `modelbuild run` runs a target: a tool called with what the user typed after `--`.
+
+    runner: the device it runs on, if not this machine.
+    """
 
     tool: PythonTool
     inputs: Mapping[str, Artifact] = field(hash=False)
     params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    runner: Runner | None = None
+
+
+@dataclass(frozen=True)
+class ProbesInfo(Provider):
+    """Inputs that every runtime of a model is asked: a tree, see modelbuild.toolkit.probes.
+
+    task: of the dataset they come from. length: tokens of a row, 0 for images. tokenizer: what encoded them.
+    """
+
+    directory: Artifact
+    task: str
+    length: int = 0
+    tokenizer: TokenizerInfo | None = None
+
+
+@dataclass(frozen=True)
+class ReferenceInfo(Provider):
+    """What `model` answers to probes in torch: float32 logits of every row, a `.npy` file."""
+
+    logits: Artifact
+    model: Label
+    probes: Artifact
 
 
 @dataclass(frozen=True)

@@ -81,3 +81,12 @@ class RuntimeToolchainInfo(Provider):
         modelbuild.toolkit.device_run. Called by `modelbuild run`, it has `request.arguments` and no outputs.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class DeviceRunInfo(Provider):
+    """Of a device binary that a toolchain made: what it was made from and for, and what runs it."""
+
+    toolchain: RuntimeToolchainInfo
+    model: ModelInfo
+    platform: PlatformInfo

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from modelbuild.artifact import Artifact
 from modelbuild.label import Label
+from modelbuild.runner import Runner
 from modelbuild.tool import Tool
 
 Determinism = Literal["bitwise", "numeric", "none"]
@@ -34,6 +35,8 @@ class Action:
     platform: the constraint values the rule said this action depends on.
     declared_at: `targets/BUILD.models:12`, for errors.
     threads: how many threads the tool may use; it changes floating-point sums, so it is in the key.
+    runner: where a Python tool runs when that is not this machine; None: here.
+    volatile: logical names of outputs that no two runs make alike, such as times; `--check` passes over them.
     """
 
     # In the key. HASHED_FIELDS and LEFT_OUT_FIELDS in actions/key.py say so, and a test compares.
@@ -43,6 +46,7 @@ class Action:
     outputs: Mapping[str, Artifact]
     platform: tuple[str, ...] = ()
     threads: int = 1
+    runner: Runner | None = None
     # Left out of the key.
     owner: Label = field(default=Label("", "", "?"))
     mnemonic: str = "Action"
@@ -51,6 +55,7 @@ class Action:
     resources: Resources = field(default_factory=Resources)
     determinism: Determinism = "bitwise"
     resumable: bool = False
+    volatile: tuple[str, ...] = ()
 
     @property
     def primary_output(self) -> Artifact:

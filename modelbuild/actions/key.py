@@ -3,7 +3,7 @@
 | component | what is in it |
 |---|---|
 | schema | version of the encoding, and the workspace's salt |
-| command | kind of tool, parameters, threads, logical output names and kinds |
+| command | kind of tool, parameters, threads, logical output names and kinds, kind and CPU of the runner |
 | tool | digest of the tool's own sources and of its environment |
 | inputs | Merkle root over logical name -> kind, digest, executable |
 | platform | the constraint values that the rule said the action depends on |
@@ -25,7 +25,7 @@ from modelbuild.actions.result import OutputDigest
 KEY_SCHEMA = 1
 """Raised whenever the encoding, the meaning of a component or the surroundings of an action change."""
 
-HASHED_FIELDS = frozenset({"tool", "params", "inputs", "outputs", "platform", "threads"})
+HASHED_FIELDS = frozenset({"tool", "params", "inputs", "outputs", "platform", "threads", "runner"})
 LEFT_OUT_FIELDS: Mapping[str, str] = {
     "owner": "a renamed target rebuilds nothing",
     "mnemonic": "shown to people only",
@@ -34,6 +34,7 @@ LEFT_OUT_FIELDS: Mapping[str, str] = {
     "resources": "how much an action needs does not change what it makes",
     "determinism": "how results are compared does not change what an action makes",
     "resumable": "a resumed run gives the bytes of an uninterrupted one",
+    "volatile": "how results are compared does not change what an action makes",
 }
 """Every field of Action is in one of these two; a test compares them with the class."""
 
@@ -58,6 +59,7 @@ def action_key(
                 action.params,
                 action.threads,
                 [[name, artifact.kind] for name, artifact in sorted(action.outputs.items())],
+                *_runner(action),
             ]
         ),
         "tool": tool_identity,
@@ -85,6 +87,12 @@ def canonical(value: Any) -> bytes:
 @functools.cache
 def _schema(salt: str) -> str:
     return _sha256(["modelbuild-action", KEY_SCHEMA, salt])
+
+
+def _runner(action: Action) -> list[Any]:
+    """Nothing for what runs here. What a runner is made of is in the tool's identity, its address nowhere."""
+    runner = action.runner
+    return [["runner", runner.kind, runner.cpu]] if runner else []
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from modelbuild.configuration.toolchain_resolution import Resolution, resolve
 from modelbuild.errors import AnalysisError
 from modelbuild.label import Label
 from modelbuild.platform import PlatformInfo
+from modelbuild.runner import Runner
 from modelbuild.tool import PythonTool, ShellTool, Tool, TreeTool, WriteTool
 from modelbuild.toolchain import DeclaredToolchainInfo, ToolchainTypeInfo
 
@@ -131,12 +132,15 @@ class Context:
         resumable: bool = False,
         progress: str = "",
         depends_on: Sequence[str] = (),
+        runner: Runner | None = None,
+        volatile: Sequence[str] = (),
     ) -> None:
         """Declare an action that calls `tool`.
 
         inputs, outputs: logical name -> artifact; the tool finds them in `request.inputs[name]` and
         `request.outputs[name]`. params: plain JSON data. depends_on: the constraint values that the
-        result depends on; nothing else of the platform reaches the key.
+        result depends on; nothing else of the platform reaches the key. runner: the device that it runs on,
+        if not this machine. volatile: names of outputs that differ from run to run, such as times.
         """
         self._add(
             tool,
@@ -149,6 +153,8 @@ class Context:
             resources=resources or Resources(cpu=threads),
             determinism=determinism or self._determinism,
             resumable=resumable,
+            runner=None if runner is None or runner.kind == "local" else runner,
+            volatile=tuple(f"out/{name}" for name in volatile),
             progress=progress,
         )
 

@@ -32,14 +32,15 @@ def compare_results(
     """Raise ActionFailed when a rerun differs more than the rule's determinism class allows.
 
     bitwise: every byte is equal. numeric: files that differ must be tensors of equal names and shapes; the
-    largest difference of each is told. none: nothing is compared.
+    largest difference of each is told. none: nothing is compared. Volatile outputs never are.
     """
     if action.determinism == "none":
         return
     differing = [
         pair
         for name in standing.outputs
-        for pair in _differing_files(blobs, name, standing.outputs[name], rerun.outputs[name])
+        if name not in action.volatile
+        for pair in _differing_files(blobs, action, name, standing.outputs[name], rerun.outputs[name])
     ]
     if not differing:
         return
@@ -61,12 +62,12 @@ def _failure(action: Action, notes: list[str]) -> ActionFailed:
 
 
 def _differing_files(
-    blobs: ReadableBlobs, name: str, old: OutputDigest, new: OutputDigest
+    blobs: ReadableBlobs, action: Action, name: str, old: OutputDigest, new: OutputDigest
 ) -> list[tuple[str, Digest | None, Digest | None]]:
     if old.digest == new.digest:
         return []
     if old.kind == "file" or new.kind == "file":
-        return [(name, old.digest, new.digest)]
+        return [(action.outputs[name].path, old.digest, new.digest)]
     before = {file.path: file.digest for file in Tree.decode(blobs.read(old.digest)).files}
     after = {file.path: file.digest for file in Tree.decode(blobs.read(new.digest)).files}
     return [
@@ -80,7 +81,7 @@ def _numeric_problems(blobs: ReadableBlobs, name: str, old: Digest | None, new: 
     paths = [blobs.path(digest) if digest else None for digest in (old, new)]
     if None in paths:
         return [f"`{name}` is in one of the two only"]
-    if not name.endswith(".safetensors"):
+    if not name.endswith((".safetensors", ".npy")):
         return [f"`{name}` holds no tensors and differs"]
     completed = subprocess.run(
         [sys.executable, "-m", _COMPARE, *[path for path in paths if path]],

@@ -14,6 +14,7 @@ from modelbuild.actions.action import Action, Resources
 from modelbuild.actions.graph import ActionGraph, RequestedTarget
 from modelbuild.artifact import Artifact, ArtifactKind
 from modelbuild.label import Label, parse_label
+from modelbuild.runner import Runner
 from modelbuild.tool import PythonTool, ShellTool, Tool, TreeTool, WriteTool
 
 _KINDS: Mapping[str, ArtifactKind] = {"s": "source", "f": "file", "t": "tree"}
@@ -110,12 +111,14 @@ def _encode_action(action: Action, tools: dict[Tool, int]) -> list[Any]:
         [resources.cpu, resources.ram, resources.disk, resources.gpu, resources.gpu_ram],
         action.determinism,
         action.resumable,
+        _encode_runner(action.runner) if action.runner else None,
+        action.volatile,
     ]
 
 
 def _decode_action(row: Sequence[Any], tools: Sequence[Tool]) -> Action:
-    tool, params, inputs, outputs, platform, threads, owner, *shown, resources, determinism, resumable = row
-    mnemonic, progress, declared_at = shown
+    tool, params, inputs, outputs, platform, threads, owner, *rest = row
+    mnemonic, progress, declared_at, resources, determinism, resumable, runner, volatile = rest
     return Action(
         tool=tools[tool],
         params=params,
@@ -130,7 +133,18 @@ def _decode_action(row: Sequence[Any], tools: Sequence[Tool]) -> Action:
         resources=Resources(*resources),
         determinism=determinism,
         resumable=resumable,
+        runner=_decode_runner(runner) if runner else None,
+        volatile=tuple(volatile),
     )
+
+
+def _encode_runner(runner: Runner) -> list[str | None]:
+    return [runner.kind, runner.cpu, str(runner.sysroot) if runner.sysroot else None, runner.address]
+
+
+def _decode_runner(data: Sequence[Any]) -> Runner:
+    kind, cpu, sysroot, address = data
+    return Runner(kind, cpu, Path(sysroot) if sysroot else None, address)
 
 
 def _decode_label(text: str) -> Label:

@@ -26,7 +26,7 @@ from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.driver.request import BuildRequest
 from modelbuild.driver.stamp import RACY, Stamp, listing, stamp
 
-SNAPSHOT_SCHEMA = 1
+SNAPSHOT_SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,8 @@ class LocalExecutor:
 
     def execute(self, prepared: PreparedAction, ctx: ExecutionContext) -> ActionResult | None:
         """See Executor."""
+        if prepared.action.runner is not None:
+            return None
         tool = prepared.action.tool
         started = time.monotonic()
         try:

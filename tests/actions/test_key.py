@@ -14,6 +14,7 @@ from modelbuild.actions.result import OutputDigest
 from modelbuild.artifact import Artifact
 from modelbuild.digest import digest_bytes
 from modelbuild.label import parse_label
+from modelbuild.runner import Runner
 from modelbuild.testing import assert_golden
 from modelbuild.tool import PythonTool, ShellTool, TreeTool, WriteTool
 
@@ -48,6 +49,7 @@ HASHED_CHANGES = {
     "outputs": {"out/other": Artifact("targets/int4/model", "tree")},
     "platform": (),
     "threads": 1,
+    "runner": Runner("qemu-user", "aarch64"),
 }
 LEFT_OUT_CHANGES = {
     "owner": parse_label("//other:name"),
@@ -57,6 +59,7 @@ LEFT_OUT_CHANGES = {
     "resources": Resources(ram=1 << 40),
     "determinism": "none",
     "resumable": True,
+    "volatile": ("out/timing",),
 }
 
 
@@ -82,6 +85,16 @@ def test_artifact_paths_are_not_in_the_key_but_their_names_and_digests_are() -> 
     assert action_key(make_action(), IDENTITY, renamed).sha256 != base.sha256
     executable = {"in/model": OutputDigest("tree", digest_bytes(b"model"), executable=True)}
     assert action_key(make_action(), IDENTITY, executable).sha256 != base.sha256
+
+
+def test_a_device_is_in_the_key_and_its_address_is_not() -> None:
+    def key(runner: Runner | None) -> str:
+        return action_key(make_action(runner=runner), IDENTITY, INPUTS).sha256
+
+    here, there = Runner("ssh", "aarch64", address="pi@10.0.0.2"), Runner("ssh", "aarch64", address="x@y:22")
+    assert key(here) == key(there)
+    kinds = [None, here, Runner("ssh", "armv7"), Runner("qemu-user", "aarch64")]
+    assert len({key(each) for each in kinds}) == len(kinds)
 
 
 def test_one_change_moves_one_component() -> None:

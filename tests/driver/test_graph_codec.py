@@ -9,6 +9,7 @@ from modelbuild.actions.graph import RequestedTarget, make_graph
 from modelbuild.artifact import Artifact
 from modelbuild.driver.graph_codec import decode_graph, encode_graph
 from modelbuild.label import Label
+from modelbuild.runner import Runner
 from modelbuild.tool import PythonTool, ShellTool, TreeTool, WriteTool
 
 OUT = [Artifact(f"pkg/o{i}", "tree" if i == 1 else "file") for i in range(4)]
@@ -28,6 +29,8 @@ ACTIONS = [
         resources=Resources(2.0, 3, 4, 5, 6),
         determinism="numeric",
         resumable=True,
+        runner=Runner("qemu-user", "aarch64", Path("/x.sysroot"), "pi@device:22"),
+        volatile=("out/o",),
     ),
     Action(WriteTool(), {"content": "é", "executable": False}, {}, {"out": OUT[2]}, owner=Label("", "", "w")),
     Action(TreeTool(), {}, {"x": OUT[1], "y": OUT[2]}, {"out": OUT[3]}, owner=Label("", "p/q", "t")),
