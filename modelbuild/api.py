@@ -31,6 +31,7 @@ from modelbuild.provider import (
     Provider,
     ReferenceInfo,
     RunInfo,
+    RunnerInfo,
     TestInfo,
     TokenizerInfo,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "Rule",
     "RunInfo",
     "Runner",
+    "RunnerInfo",
     "RuntimeToolchainInfo",
     "TestInfo",
     "TokenizerInfo",

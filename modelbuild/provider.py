@@ -113,6 +113,13 @@ class RunInfo(Provider):
 
 
 @dataclass(frozen=True)
+class RunnerInfo(Provider):
+    """How the programs of a platform are run on the machine that builds."""
+
+    runner: Runner
+
+
+@dataclass(frozen=True)
 class ProbesInfo(Provider):
     """Inputs that every runtime of a model is asked: a tree, see modelbuild.toolkit.probes.
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from modelbuild.provider import Provider
-
 
 @dataclass(frozen=True, slots=True)
 class Runner:
@@ -23,13 +21,6 @@ class Runner:
     cpu: str
     sysroot: Path | None = None
     address: str = ""
-
-
-@dataclass(frozen=True)
-class RunnerInfo(Provider):
-    """What a `device_runner` target provides."""
-
-    runner: Runner
 
 
 LOCAL = Runner("local", "")

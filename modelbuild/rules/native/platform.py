@@ -12,9 +12,9 @@ from modelbuild.analysis.context import Context
 from modelbuild.attribute import Dep
 from modelbuild.label import Label
 from modelbuild.platform import Budget, ConstraintValueInfo, PlatformInfo
-from modelbuild.provider import DefaultInfo, Provider
+from modelbuild.provider import DefaultInfo, Provider, RunnerInfo
 from modelbuild.rules.native.native_rule import NativeRule
-from modelbuild.runner import LOCAL, RunnerInfo
+from modelbuild.runner import LOCAL
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?\Z")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9}
