@@ -38,7 +38,7 @@ from modelbuild.provider import (
 from modelbuild.rule import Rule
 from modelbuild.runner import LOCAL, Runner
 from modelbuild.runtime_toolchain import Conversion, DeviceRunInfo, Footprint, RuntimeToolchainInfo
-from modelbuild.tool import TRANSFORMERS_PRELOAD, PythonTool
+from modelbuild.tool import TRANSFORMERS_PRELOAD, Lock, PythonTool
 from modelbuild.toolchain import DeclaredToolchainInfo, ToolchainTypeInfo
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "Files",
     "Footprint",
     "Label",
+    "Lock",
     "LogitsInfo",
     "MetricsInfo",
     "ModelInfo",

@@ -16,6 +16,7 @@ from modelbuild.cache.atomic_file import remove
 from modelbuild.cache.blob_store import BlobMissing
 from modelbuild.cache.completeness import vanished
 from modelbuild.cache.disk import EXECUTABLE_SUFFIX
+from modelbuild.cache.environment_store import EnvironmentStore
 from modelbuild.cache.local import LocalCache
 from modelbuild.digest import Digest
 from modelbuild.errors import CacheError
@@ -30,7 +31,10 @@ _TRASH_AGE_S = 30 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class GcReport:
-    """What `collect` did. Bytes are of blobs, and of what else it swept."""
+    """What `collect` did. Bytes are of blobs, of environments, and of what else it swept.
+
+    Of an environment's files only those count that nothing outside of the cache links to.
+    """
 
     entries_removed: int
     entries_kept: int
@@ -38,6 +42,8 @@ class GcReport:
     bytes_freed: int
     blobs_kept: int
     bytes_kept: int
+    environments_removed: int = 0
+    environments_kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class VerifyReport:
 class CacheStats:
     """What is in a cache. by_age: (days, entries last used at most so long ago and not counted before).
 
-    reclaimable: bytes that `collect` without limits would free.
+    reclaimable: bytes that `collect` without limits would free. environment_bytes: what removing all
+    environments would free. shared_bytes: their other files, which an installer's own cache holds, too.
     """
 
     entries: int
@@ -63,13 +70,22 @@ class CacheStats:
     by_age: tuple[tuple[float, int], ...]
     reclaimable: int
     quarantined: int
+    environments: int = 0
+    environment_bytes: int = 0
+    shared_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """What stays or goes as a whole: a result, or an environment, which then stands for itself.
+
+    blobs: what it needs, by names that others may share.
+    """
+
     key: str
     used_s: float
     blobs: frozenset[str]
+    is_environment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +122,38 @@ def collect(
             sizes: dict[str, int] = {}
             for file in files:
                 sizes[file.sha256] = sizes.get(file.sha256, 0) + file.size
-            entries = sorted(_entries(cache), key=lambda entry: entry.used_s, reverse=True)
-            kept = _kept(entries, sizes, max_size, None if max_age_s is None else now - max_age_s)
+            store = EnvironmentStore(cache.root)
+            environments, own = _environments(store)
+            found = [*_entries(cache), *environments]
+            entries = sorted(found, key=lambda entry: entry.used_s, reverse=True)
+            oldest_s = None if max_age_s is None else now - max_age_s
+            kept = _kept(entries, sizes | own, max_size, oldest_s)
+            gone = []
             for entry in entries[len(kept) :]:
-                cache.entries.remove(entry.key)
-            needed = {sha256 for entry in kept for sha256 in entry.blobs}
+                if not entry.is_environment:
+                    cache.entries.remove(entry.key)
+                elif not store.remove(entry.key):
+                    kept = [*kept, entry]  # `modelbuild run` uses it.
+                    continue
+                gone.append(entry)
+            needed = {name for entry in kept for name in entry.blobs}
             swept = [file for file in files if file.sha256 not in needed]
             for file in swept:
                 remove(file.path)
                 cache.facts.remove(file.name)
             freed = sum(file.size for file in swept) + _sweep(cache, now)
+            freed += sum(size for name, size in own.items() if name not in needed)
             return GcReport(
-                entries_removed=len(entries) - len(kept),
-                entries_kept=len(kept),
+                entries_removed=sum(not entry.is_environment for entry in gone),
+                entries_kept=sum(not entry.is_environment for entry in kept),
                 blobs_removed=len(swept),
                 bytes_freed=freed,
                 blobs_kept=len(files) - len(swept),
-                bytes_kept=sum(file.size for file in files) - sum(file.size for file in swept),
+                bytes_kept=sum(file.size for file in files)
+                - sum(file.size for file in swept)
+                + sum(size for name, size in own.items() if name in needed),
+                environments_removed=sum(entry.is_environment for entry in gone),
+                environments_kept=sum(entry.is_environment for entry in kept),
             )
     finally:
         cache.close()
@@ -164,6 +195,7 @@ def stats(root: str, *, now: float | None = None) -> CacheStats:
     try:
         files = list(_blob_files(cache.root))
         entries = list(_entries(cache))
+        environments, own = _environments(EnvironmentStore(cache.root))
         needed = {sha256 for entry in entries for sha256 in entry.blobs}
         by_age = []
         lower = float("-inf")
@@ -178,6 +210,9 @@ def stats(root: str, *, now: float | None = None) -> CacheStats:
             by_age=tuple(by_age),
             reclaimable=sum(file.size for file in files if file.sha256 not in needed),
             quarantined=len(_names(f"{cache.root}/quarantine")),
+            environments=len(environments),
+            environment_bytes=sum(own.values()),
+            shared_bytes=_shared_bytes(EnvironmentStore(cache.root)),
         )
     finally:
         cache.close()
@@ -210,6 +245,41 @@ def _entries(cache: LocalCache) -> Iterator[_Entry]:
             yield _Entry(key, used_s, frozenset(_blobs_of(result, cache)))
         except (BlobMissing, ValueError):
             cache.entries.remove(key)
+
+
+def _environments(store: EnvironmentStore) -> tuple[list[_Entry], dict[str, int]]:
+    """The environments, and the sizes in bytes of the files that nothing outside of them links to.
+
+    Installers make hard links to their own cache: removing those frees nothing.
+    """
+    uses = list(store.uses())
+    links: dict[tuple[int, int], int] = {}
+    for use in uses:
+        for file, (_, inside, _) in use.files.items():
+            links[file] = links.get(file, 0) + inside
+    sizes: dict[str, int] = {}
+    entries = []
+    for use in uses:
+        names = {f"environment {use.digest}"}
+        sizes[f"environment {use.digest}"] = 0
+        for file, (size, inside, everywhere) in use.files.items():
+            if inside == everywhere:
+                sizes[f"environment {use.digest}"] += size
+            elif links[file] == everywhere:
+                name = f"file {file[0]}:{file[1]}"
+                sizes[name] = size
+                names.add(name)
+        entries.append(_Entry(use.digest, use.used_s, frozenset(names), is_environment=True))
+    return entries, sizes
+
+
+def _shared_bytes(store: EnvironmentStore) -> int:
+    """Bytes of files that environments share with something outside of the cache."""
+    found: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for use in store.uses():
+        for file, (size, inside, everywhere) in use.files.items():
+            found[file] = (size, found.get(file, (0, 0, 0))[1] + inside, everywhere)
+    return sum(size for size, inside, everywhere in found.values() if inside < everywhere)
 
 
 def _blobs_of(result: ActionResult, cache: LocalCache) -> Iterator[str]:

@@ -30,8 +30,8 @@ TREE_START = b'["modelbuild-tree-'
 _DAY_S = 86_400.0
 _OURS = (
     "README.md", ".gitignore", "CACHEDIR.TAG", "cas", "ac", "quarantine", "scratch", "logs", "work",
-    "snapshots", "tool_", "format", "key.locks", "use.lock", "index.sqlite", "trace.sqlite", "lost+found",
-    ".gitkeep", ".keep", ".DS_Store", ".nfs",
+    "environments", "snapshots", "tool_", "format", "key.locks", "use.lock", "index.sqlite", "trace.sqlite",
+    "lost+found", ".gitkeep", ".keep", ".DS_Store", ".nfs",
 )  # fmt: skip
 _CACHEDIR_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This directory holds a cache made by modelbuild; it can be deleted at any time.

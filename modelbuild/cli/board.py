@@ -90,7 +90,8 @@ class Board:
             case ActionProgress():
                 running = self.running.get(event.action)
                 if running is not None:
-                    running.first = running.first or event
+                    if running.first is None or running.first.unit != event.unit:
+                        running.first = event
                     running.progress = event
             case ActionStarted():
                 self.running[event.action] = RunningAction(event)

@@ -82,6 +82,11 @@ def _stats(root: str, args: Namespace, terminal: Terminal) -> int:
     terminal.write(f"blobs:       {found.blobs:,} ({units.size(found.bytes)})")
     terminal.write(f"reclaimable: {units.size(found.reclaimable)}")
     terminal.write(f"quarantined: {found.quarantined:,}")
+    if found.environments:
+        own, shared = units.size(found.environment_bytes), units.size(found.shared_bytes)
+        terminal.write(
+            f"environments of tools: {found.environments:,} ({own}, and {shared} shared with uv's cache)"
+        )
     terminal.write("last used:")
     shown = 0.0
     for days, entries in found.by_age:
@@ -111,9 +116,11 @@ def _collect(root: str, args: Namespace, terminal: Terminal, default_size: str) 
     if args.json:
         terminal.write(json.dumps({"cache": root, **asdict(report)}, indent=2))
     else:
+        what = [units.count(report.entries_removed, "result"), units.count(report.blobs_removed, "blob")]
+        if report.environments_removed:
+            what.append(units.count(report.environments_removed, "environment"))
         terminal.write(
-            f"removed {units.count(report.entries_removed, 'result')} and "
-            f"{units.count(report.blobs_removed, 'blob')}: {units.size(report.bytes_freed)} freed, "
+            f"removed {', '.join(what[:-1])} and {what[-1]}: {units.size(report.bytes_freed)} freed, "
             f"{units.size(report.bytes_kept)} kept"
         )
     return ExitCode.OK

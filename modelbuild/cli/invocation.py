@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from modelbuild.cli.package_source import package_source
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import UsageError
 from modelbuild.loading.workspace import Workspace, find_workspace
@@ -69,6 +70,7 @@ def build_request(
         detailed=bool(args.events or args.profile),
         options=build_options(args, invocation),
         toolchain_debug=args.toolchain_resolution_debug,
+        package_source=lambda: package_source(settings, invocation.root),
     )
 
 

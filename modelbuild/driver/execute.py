@@ -33,6 +33,7 @@ from modelbuild.execution.output_tree import OutputTree
 from modelbuild.execution.resources import ResourcePool, measure_machine
 from modelbuild.execution.scheduler import Scheduler
 from modelbuild.execution.step import Step
+from modelbuild.execution.tool_environment import ToolEnvironments
 
 _KEEP_SAFE_S = 5.0
 
@@ -56,16 +57,22 @@ def execute(
         def warn(text: str) -> None:
             sink(Message(clock(), "warning", text))
 
+        def note(text: str) -> None:
+            sink(Message(clock(), "info", text))
+
         identities = ToolIdentities(cache.root)
-        with LocalExecutor(cache.root, cache.blobs, identities=identities, warn=warn) as local:
+        environments = ToolEnvironments(cache.root, request.package_source, note=note, warn=warn)
+        with LocalExecutor(
+            cache.root, cache.blobs, identities=identities, environments=environments, warn=warn
+        ) as local:
             run = _Run(request, cache, local, identities, plan, sink, clock)
             run.schedule()
             if run.report() and not cache.read_only:
                 run.remember(files, facts if from_snapshot else None)
         if run.executed_anything:
             cache.sync()
-        for note in cache.notes:
-            warn(note)
+        for text in cache.notes:
+            warn(text)
         return run.outcome()
 
 
@@ -154,8 +161,15 @@ class _Run:
             if not report_verdicts(built_targets, self._output_root, self._fresh, self._sink, now):
                 self._exit_code = ExitCode.TEST_FAILED
         if self._skipped or self._counts["failed"]:
-            self._exit_code = ExitCode.ACTION_FAILED
-        return self._exit_code is not ExitCode.ACTION_FAILED
+            self._exit_code = self._worst()
+        return self._exit_code in (ExitCode.OK, ExitCode.TEST_FAILED)
+
+    def _worst(self) -> ExitCode:
+        """What a failed build exits with: 4 when nothing but the machine is at fault."""
+        errors = [done.error for done in self._scheduler.settled.values() if done.error is not None]
+        if errors and all(error.exit_code is ExitCode.ENVIRONMENT for error in errors):
+            return ExitCode.ENVIRONMENT
+        return ExitCode.ACTION_FAILED
 
     def _told(self) -> Iterable[RequestedTarget]:
         """The targets that get an event: all, but of very many that went well none."""

@@ -15,7 +15,7 @@ from modelbuild.actions.graph import ActionGraph, RequestedTarget
 from modelbuild.artifact import Artifact, ArtifactKind
 from modelbuild.label import Label, parse_label
 from modelbuild.runner import Runner
-from modelbuild.tool import PythonTool, ShellTool, Tool, TreeTool, WriteTool
+from modelbuild.tool import Lock, PythonTool, ShellTool, Tool, TreeTool, WriteTool
 
 _KINDS: Mapping[str, ArtifactKind] = {"s": "source", "f": "file", "t": "tree"}
 _PLAIN_TOOLS: Mapping[str, Tool] = {"shell": ShellTool(), "write": WriteTool(), "tree": TreeTool()}
@@ -163,12 +163,35 @@ def _decode_artifact(text: str) -> Artifact:
 
 def _encode_tool(tool: Tool) -> Any:
     if isinstance(tool, PythonTool):
-        return [str(tool.source), tool.distributions, tool.preload]
+        return [
+            str(tool.source),
+            tool.distributions,
+            tool.preload,
+            _encode_lock(tool.lock) if tool.lock else None,
+            [[name, _encode_lock(lock)] for name, lock in tool.packages],
+            tool.programs,
+        ]
     return _PLAIN_NAMES[type(tool)]
+
+
+def _encode_lock(lock: Lock) -> list[str]:
+    return [str(lock.path), lock.platform, lock.python_version]
 
 
 def _decode_tool(data: Any) -> Tool:
     if isinstance(data, str):
         return _PLAIN_TOOLS[data]
-    source, distributions, preload = data
-    return PythonTool(Path(source), tuple(distributions), tuple(preload))
+    source, distributions, preload, lock, packages, programs = data
+    return PythonTool(
+        Path(source),
+        tuple(distributions),
+        tuple(preload),
+        _decode_lock(lock) if lock else None,
+        tuple((name, _decode_lock(each)) for name, each in packages),
+        tuple(programs),
+    )
+
+
+def _decode_lock(data: Sequence[str]) -> Lock:
+    path, platform, python_version = data
+    return Lock(Path(path), platform, python_version)

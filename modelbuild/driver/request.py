@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from modelbuild.actions.graph import RequestedTarget
 from modelbuild.errors import ExitCode
 from modelbuild.loading.build_options import BuildOptions
+
+if TYPE_CHECKING:
+    from modelbuild.execution.package_source import PackageSource
 
 OUTPUT_ROOT = "modelbuild-out"
 
@@ -25,7 +28,8 @@ class BuildRequest:
     jobs: how many actions may run at once; 0: one a core. salt: goes into every key.
     check: rerun the actions of the requested targets and compare. detailed: emit an event even for actions
     that nothing has touched (an events or profile file wants them; a console does not). options: platform and
-    toolchains. toolchain_debug: say how each toolchain was chosen.
+    toolchains. toolchain_debug: say how each toolchain was chosen. package_source: says where the packages of
+    tool environments come from; asked when one has to be made.
     """
 
     root: Path
@@ -40,6 +44,7 @@ class BuildRequest:
     detailed: bool = False
     options: BuildOptions = field(default_factory=BuildOptions)
     toolchain_debug: bool = False
+    package_source: Callable[[], PackageSource] | None = None
 
     @property
     def output_root(self) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +18,11 @@ from modelbuild.driver.analysis import load_and_analyze
 from modelbuild.driver.build import build
 from modelbuild.driver.request import BuildRequest
 from modelbuild.errors import ExitCode, UsageError
-from modelbuild.events import EventSink
+from modelbuild.events import EventSink, Message
+from modelbuild.execution.host_program import parse_program
+from modelbuild.execution.tool_environment import ToolEnvironments
 from modelbuild.provider import RunInfo
+from modelbuild.toolkit import request as toolkit_request
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -41,24 +46,41 @@ def run(request: BuildRequest, arguments: Sequence[str], sink: EventSink) -> int
     if outcome.exit_code != ExitCode.OK:
         return int(outcome.exit_code)
     if isinstance(info, RunInfo):
-        return _call_tool(request.root, info, arguments)
+        return _call_tool(request, info, arguments, sink)
     return _call_program(request.root, target, requested, arguments)
 
 
-def _call_tool(root: Path, info: RunInfo, arguments: Sequence[str]) -> int:
-    with tempfile.TemporaryDirectory(prefix="modelbuild-run-") as directory:
+def _call_tool(request: BuildRequest, info: RunInfo, arguments: Sequence[str], sink: EventSink) -> int:
+    root, tool = request.root, info.tool
+
+    def say(text: str) -> None:
+        sink(Message(0.0, "warning", text))
+
+    with (
+        contextlib.closing(
+            ToolEnvironments(str(request.cache_dir), request.package_source, note=say, warn=say)
+        ) as environments,
+        tempfile.TemporaryDirectory(prefix="modelbuild-run-") as directory,
+    ):
+        found = {lock: environments.acquire(lock, threading.Event()) for lock in tool.locks}
+        programs = map(parse_program, tool.programs)
         data = {
             "params": dict(info.params),
             "inputs": {name: str(root / str(artifact)) for name, artifact in info.inputs.items()},
             "outputs": {},
             "threads": len(os.sched_getaffinity(0)),
             "arguments": list(arguments),
+            "packages": {name: found[lock].packages for name, lock in tool.packages},
+            "programs": {program.name: program.path() for program in programs},
         }
         request_file = Path(directory) / "request.json"
         request_file.write_text(json.dumps(data))
-        command = [sys.executable, "-P", "-m", "modelbuild.toolkit.request", str(info.tool.source)]
+        command = [sys.executable, "-P", "-m", "modelbuild.toolkit.request"]
+        if tool.lock is not None:
+            # -E: a PYTHONPATH would bring packages that the lock does not have.
+            command = [str(found[tool.lock].python), "-E", "-s", "-P", "-B", toolkit_request.__file__]
         return subprocess.run(
-            [*command, str(request_file)], check=False, env={**_inherited(), **_OFFLINE}
+            [*command, str(tool.source), str(request_file)], check=False, env={**_inherited(), **_OFFLINE}
         ).returncode
 
 

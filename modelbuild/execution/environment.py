@@ -1,7 +1,8 @@
 """ToolIdentities: what a tool is, as a digest, so that another torch reruns what ran torch and no more.
 
-A Python tool is its source files and the name==version of every distribution it can import. A shell
-command is bash and the programs of /usr/bin that its words name; nothing else can be known of it.
+A Python tool is its source files and the name==version of every distribution it can import: of those it
+declares and what they require, or of the lock of its own environment. A shell command is bash and the
+programs of /usr/bin that its words name; nothing else can be known of it.
 
 Reading all that takes longer than a null build may, so answers are kept in the cache directory with the
 stat of every file they rest on.
@@ -25,15 +26,16 @@ import modelbuild
 from modelbuild.digest import digest_bytes, digest_file
 from modelbuild.errors import AnalysisError, Location
 from modelbuild.execution.distributions import Closure, InstalledDistributions
+from modelbuild.execution.host_program import PROGRAM_FOLDERS, find_program, parse_program
+from modelbuild.execution.lock_file import read_lock
 from modelbuild.execution.tool_sources import ToolSources, read_tool_sources
-from modelbuild.tool import PythonTool, ShellTool, Tool, TreeTool
+from modelbuild.tool import Lock, PythonTool, ShellTool, Tool, TreeTool
 
 _SCHEMA = 1
 _BUILTIN_VERSION = "1"
 """Raise it when WriteTool or TreeTool makes something else of the same parameters."""
 
 _WORDS = re.compile(r"[A-Za-z0-9_./+\[-]+")
-_PROGRAM_FOLDERS = ("/usr/bin", "/bin")
 _RACY_NS = 50_000_000
 """A file may change again without changing its mtime for as long as the file system's clock ticks."""
 
@@ -42,7 +44,8 @@ Stat = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ToolIdentity:
-    """digest: sha256 of `detail`. detail: `files`, `distributions`, `python`, `machine`, for `explain`.
+    """digest: sha256 of `detail`. detail: `files`, `python`, `machine`, `distributions` or `lock`, and, for
+    tools that name some, `programs` and `lock of NAME`; for `explain`.
 
     facts: the paths this rests on; while all of them stat the same, so does it.
     """
@@ -69,7 +72,7 @@ class ToolIdentities:
         package = os.path.dirname(os.path.abspath(modelbuild.__file__))
         self._toolkit = toolkit or os.path.join(package, "toolkit")
         self._installed = InstalledDistributions(self._folders)
-        self._machine = machine or f"{sys.platform}-{platform_machine()}"
+        self._machine = machine or machine_name()
         self._python = f"{sys.version_info.major}.{sys.version_info.minor}"
         self._lock = threading.RLock()
         self._stats: dict[str, Stat | None] = {}
@@ -82,8 +85,8 @@ class ToolIdentities:
     def identity(self, tool: Tool, params: Mapping[str, Any]) -> ToolIdentity:
         """The identity of `tool` as an action with `params` runs it.
 
-        Raises AnalysisError for an import that is not declared, EnvironmentFailure for a distribution
-        that is not installed.
+        Raises AnalysisError for an import that is not declared, EnvironmentFailure for a distribution or a
+        program that is not installed, and for a lock that is not there.
         """
         with self._lock:
             if isinstance(tool, ShellTool):
@@ -119,31 +122,59 @@ class ToolIdentities:
 
     def _python_tool(self, tool: PythonTool) -> ToolIdentity:
         source = os.path.abspath(tool.source)
-        key = json.dumps([source, sorted(tool.distributions), self._toolkit, sys.version, self._machine])
+        named = [[name, str(lock.path), lock.platform, lock.python_version] for name, lock in _locks(tool)]
+        declared = [sorted(tool.distributions), named, sorted(tool.programs)]
+        key = json.dumps([source, *declared, self._toolkit, sys.version, self._machine])
         known = self._recall("tools", key)
         if known is not None:
             return _identify(known[0], tuple(known[1]))
         started = time.time_ns()
         sources = read_tool_sources(source, self._toolkit)
-        closure = self._installed.closure(tool.distributions)
-        self._check_declared(tool, sources, closure)
-        for path in sources.files.values():
+        locks = [str(lock.path) for _, lock in _locks(tool)]
+        for path in (*sources.files.values(), *locks):
             self._fact(path)  # Before it is read, so that `changed` sees an edit during or after that.
         detail: dict[str, Any] = {
             "files": {name: digest_file(path).sha256 for name, path in sources.files.items()},
-            "distributions": closure.versions,
             "python": self._python,
             "machine": self._machine,
         }
         folders = {os.path.dirname(path) for path in sources.files.values()}
-        facts = (
+        facts = [
             *sources.files.values(),
             *sorted(folders),  # A new file there may shadow what an import found elsewhere.
-            *(each.metadata for _, each in sorted(closure.members.items())),
-            *(folder for folder in self._folders if os.path.isdir(folder)),
-        )
+            *locks,
+        ]
+        if tool.lock is None:
+            closure = self._installed.closure(tool.distributions)
+            self._check_declared(tool, sources, closure)
+            detail["distributions"] = closure.versions
+            facts += [each.metadata for _, each in sorted(closure.members.items())]
+            facts += [folder for folder in self._folders if os.path.isdir(folder)]
+        for name, lock in _locks(tool):
+            file = read_lock(lock, self._machine)
+            detail[name] = dict(file.detail)
+            if lock.platform:
+                detail[name] |= {"(platform)": file.platform, "(python)": file.python_version}
+        if tool.programs:
+            detail["programs"], found = self._host_programs(tool)
+            facts += found
         self._remember("tools", key, detail, facts, started)
-        return _identify(detail, facts)
+        return _identify(detail, tuple(facts))
+
+    def _host_programs(self, tool: PythonTool) -> tuple[dict[str, str], list[str]]:
+        """Name -> digest of what it stands for, and the paths this rests on."""
+        digests: dict[str, str] = {}
+        facts: list[str] = [*PROGRAM_FOLDERS]
+        for entry in sorted(tool.programs):
+            program = parse_program(entry)
+            path = program.path()
+            files = _files_below(path)
+            for each in dict.fromkeys((path, *files)):
+                self._fact(each)
+            facts += [path, *files]
+            contents = {name: self._program_digest(os.path.realpath(file)) for file, name in files.items()}
+            digests[program.name] = contents.get("") or digest_bytes(json.dumps(contents).encode()).sha256
+        return digests, facts
 
     def _check_declared(self, tool: PythonTool, sources: ToolSources, closure: Closure) -> None:
         for each in sources.third_party:
@@ -167,7 +198,7 @@ class ToolIdentities:
         key = frozenset(found)
         if key not in self._shells:
             files = {path: self._program_digest(os.path.realpath(path)) for path in sorted(found)}
-            paths = (*sorted({*found, *map(os.path.realpath, found)}), *_PROGRAM_FOLDERS)
+            paths = (*sorted({*found, *map(os.path.realpath, found)}), *PROGRAM_FOLDERS)
             for path in paths:
                 self._fact(path)
             self._shells[key] = _identify({"files": files, "machine": self._machine}, paths)
@@ -175,7 +206,7 @@ class ToolIdentities:
 
     def _program(self, word: str) -> str | None:
         if word not in self._programs:
-            self._programs[word] = _find_program(word)
+            self._programs[word] = find_program(word)
         return self._programs[word]
 
     def _program_digest(self, path: str) -> str:
@@ -224,6 +255,11 @@ class ToolIdentities:
         return self._stored
 
 
+def machine_name() -> str:
+    """`linux-x86_64`, of this machine."""
+    return f"{sys.platform}-{platform_machine()}"
+
+
 def platform_machine() -> str:
     """The machine's architecture, `x86_64`: floating-point results differ between architectures."""
     return os.uname().machine
@@ -242,11 +278,24 @@ def _stat(path: str) -> Stat | None:
     return (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def _find_program(word: str) -> str | None:
-    candidates = [word] if word.startswith("/") else []
-    if "/" not in word:
-        candidates = [f"{folder}/{word}" for folder in _PROGRAM_FOLDERS]
-    for path in candidates:
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            return path
-    return None
+def _locks(tool: PythonTool) -> list[tuple[str, Lock]]:
+    """Every lock of a tool, by the name it has in its identity."""
+    own = [("lock", tool.lock)] if tool.lock is not None else []
+    return [
+        *own,
+        *((f"lock of {name}", lock) for name, lock in sorted(tool.packages, key=lambda each: each[0])),
+    ]
+
+
+def _files_below(path: str) -> dict[str, str]:
+    """Path -> name inside of `path`, of every file: a tool may name a directory, such as a sysroot."""
+    if not os.path.isdir(path):
+        return {path: ""}
+    found = {}
+    for folder, names, files in os.walk(path):
+        names.sort()
+        for name in sorted(files):
+            file = f"{folder}/{name}"
+            if os.path.isfile(file):  # Not a link that leads nowhere.
+                found[file] = os.path.relpath(file, path)
+    return found

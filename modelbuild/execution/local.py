@@ -6,21 +6,26 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from modelbuild.actions.action import Action
 from modelbuild.actions.result import ActionResult, OutputDigest
 from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.digest import Digest, digest_file
-from modelbuild.errors import ActionFailed, CacheError, Interrupted, ModelbuildError
+from modelbuild.errors import ActionFailed, AnalysisError, CacheError, Interrupted, ModelbuildError
 from modelbuild.execution.collect import BadOutput, OutputCollector, OutputPolicy
 from modelbuild.execution.environment import ToolIdentities
-from modelbuild.execution.executor import ExecutionContext, LocalBlobs, PreparedAction
+from modelbuild.execution.executor import ExecutionContext, LocalBlobs, PreparedAction, Progress
+from modelbuild.execution.host_program import parse_program
 from modelbuild.execution.materialize import ActionDirectory, parent_folders
+from modelbuild.execution.tool_environment import ToolEnvironment, ToolEnvironments
 from modelbuild.execution.work_area import WorkArea, remove_tree
 from modelbuild.execution.worker_pool import (
     SHELL,
@@ -31,7 +36,7 @@ from modelbuild.execution.worker_pool import (
     WorkerPool,
     worker_environment,
 )
-from modelbuild.tool import PythonTool, ShellTool, TreeTool, WriteTool
+from modelbuild.tool import Lock, PythonTool, ShellTool, TreeTool, WriteTool
 from modelbuild.tree import Tree, TreeFile
 
 _LOG_LINES = 20
@@ -48,6 +53,15 @@ _GENRULE_SETUP = "set -e\nset -u\nset -o pipefail\n"
 _REQUEST = "request.json"
 
 
+@dataclass(frozen=True, slots=True)
+class _Equipment:
+    """What a tool runs with. packages: name -> directory. programs: name -> absolute path."""
+
+    kind: WorkerKind
+    packages: Mapping[str, str] = field(default_factory=dict)
+    programs: Mapping[str, str] = field(default_factory=dict)
+
+
 class LocalExecutor:
     """An Executor.
 
@@ -62,16 +76,19 @@ class LocalExecutor:
         blobs: LocalBlobs,
         *,
         identities: ToolIdentities | None = None,
+        environments: ToolEnvironments | None = None,
         warn: Warn = lambda _: None,
     ) -> None:
         """cache_dir: absolute; actions run below its `work/`, so that outputs can be renamed into it.
 
         identities: those the keys were made with; a tool that changed since is found out after its run.
+        environments: where the environments of tools with a lock come from.
         warn: called with what the user should know once, such as that the network cannot be cut off.
         """
         self._area = WorkArea(os.path.join(cache_dir, "work"))
         self._blobs = blobs
         self._identities = identities
+        self._environments = environments or ToolEnvironments(cache_dir, warn=warn)
         self._pool = WorkerPool(warn)
 
     def open(self) -> None:
@@ -80,6 +97,7 @@ class LocalExecutor:
 
     def close(self) -> None:
         """End all children. Actions that run meanwhile raise."""
+        self._environments.close()
         self._pool.close()
         self._area.close()
 
@@ -91,10 +109,29 @@ class LocalExecutor:
         self.close()
 
     def warm(self, action: Action) -> None:
-        """Start the worker that `action` will need, so that it imports while others run."""
-        kind = _worker_kind(action)
-        if kind is not None:
-            self._pool.start(kind)
+        """Start the worker that `action` will need, so that it imports while others run.
+
+        Its environments come first, where they are not made yet; what goes wrong is told when it runs.
+        """
+        tool = action.tool
+        if isinstance(tool, ShellTool):
+            self._pool.start(SHELL)
+        if not isinstance(tool, PythonTool):
+            return
+        with contextlib.suppress(ModelbuildError):
+            if tool.lock is None:
+                self._pool.start(WorkerKind(python=True, preload=tool.preload))
+            for lock in tool.locks:
+                made = self._environments.start(lock)
+                if lock is tool.lock:
+                    made.add_done_callback(lambda future: self._preload(future, tool.preload))
+
+    def _preload(self, made: Future[ToolEnvironment], preload: tuple[str, ...]) -> None:
+        if not made.cancelled() and made.exception() is None:
+            with contextlib.suppress(ModelbuildError):  # The build is being ended.
+                self._pool.start(
+                    WorkerKind(python=True, preload=preload, interpreter=made.result().python or "")
+                )
 
     def execute(self, prepared: PreparedAction, ctx: ExecutionContext) -> ActionResult | None:
         """See Executor."""
@@ -149,11 +186,12 @@ class LocalExecutor:
 
     def _run(self, prepared: PreparedAction, ctx: ExecutionContext) -> ActionResult:
         action = prepared.action
+        equipment = self._equip(action, ctx)
         sources = [name for name, artifact in action.inputs.items() if artifact.is_source]
         directory = self._area.take(prepared.key, parent_folders(prepared.inputs, action.outputs))
         try:
             directory.place(prepared.inputs, sources, self._blobs)
-            exit_ = self._spawn(prepared, ctx, directory)
+            exit_ = self._spawn(prepared, ctx, directory, equipment)
             if exit_.cancelled or (ctx.cancel.is_set() and exit_.status != 0):
                 raise Interrupted(f"`{action.owner}` was interrupted")
             self._check_inputs(action, directory)
@@ -176,8 +214,36 @@ class LocalExecutor:
             remove_tree(ctx.scratch)
         return ActionResult(outputs, log, exit_.wall_s, exit_.peak_rss_bytes)
 
+    def _equip(self, action: Action, ctx: ExecutionContext) -> _Equipment:
+        """What the action's tool runs with. Waits for environments that are not made yet."""
+        tool = action.tool
+        if not isinstance(tool, PythonTool):
+            return _Equipment(SHELL)
+        environments: dict[Lock, ToolEnvironment] = {}
+        for lock in tool.locks:
+            file = self._environments.read(lock)
+            count = len(file.detail)
+            waiting = not self._environments.start(lock).done()
+            if waiting:
+                ctx.on_progress(Progress(0, count, f"packages of {file.name}", {}))
+            environments[lock] = self._environments.acquire(lock, ctx.cancel)
+        python = environments[tool.lock].python if tool.lock is not None else ""
+        if python is None:
+            raise AnalysisError(
+                f"the lock of `{action.owner}`'s tool is for another machine and cannot run here"
+            )
+        return _Equipment(
+            WorkerKind(python=True, preload=tool.preload, interpreter=python),
+            {name: environments[lock].packages for name, lock in tool.packages},
+            {program.name: program.path() for program in map(parse_program, tool.programs)},
+        )
+
     def _spawn(
-        self, prepared: PreparedAction, ctx: ExecutionContext, directory: ActionDirectory
+        self,
+        prepared: PreparedAction,
+        ctx: ExecutionContext,
+        directory: ActionDirectory,
+        equipment: _Equipment,
     ) -> WorkerExit:
         action = prepared.action
         environment = worker_environment(action.threads) | {"HOME": directory.tmp, "TMPDIR": directory.tmp}
@@ -187,13 +253,15 @@ class LocalExecutor:
             "log": directory.log,
             "environment": environment,
         }
-        kind = _worker_kind(action)
-        assert kind is not None
         if isinstance(action.tool, PythonTool):
             if ctx.scratch is not None:
                 os.makedirs(ctx.scratch, exist_ok=True)
             with open(os.path.join(directory.root, _REQUEST), "w", encoding="utf-8") as stream:
-                json.dump(tool_request(action, ctx.scratch), stream)
+                data = tool_request(action, ctx.scratch)
+                # As inputs: relative, so that a path which ends up in an output is the same everywhere.
+                data["packages"] = directory.link_packages(equipment.packages)
+                data["programs"] = dict(equipment.programs)
+                json.dump(data, stream)
             request |= {"tool": str(action.tool.source), "threads": action.threads}
         else:
             # As Bazel: the C locale, which also spares every program two dozen look-ups of locale files.
@@ -201,7 +269,7 @@ class LocalExecutor:
             environment["PATH"] = "/usr/bin:/bin"
             request["argv"] = _shell_arguments(str(action.params["command"]), directory)
         try:
-            return self._pool.run(kind, request, ctx.cancel, ctx.on_progress)
+            return self._pool.run(equipment.kind, request, ctx.cancel, ctx.on_progress)
         except FileNotFoundError as error:
             raise storage_failure(error, self._area.path) from error
         except WorkerDied as error:
@@ -262,6 +330,8 @@ class LocalExecutor:
                 hint = "the kernel kills a process so when memory runs out"
         else:
             message = f"`{action.owner}` failed: {action.mnemonic} exited with code {exit_.status}"
+        if isinstance(action.tool, PythonTool) and action.tool.lock is not None:
+            hint = _missing_module(lines, action.tool.lock) or hint
         said = _tool_error(lines) if isinstance(action.tool, PythonTool) and exit_.status == 1 else None
         if said is not None:
             message, hint = f"`{action.owner}` failed: {said[0]}", said[1]
@@ -308,12 +378,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _worker_kind(action: Action) -> WorkerKind | None:
-    if isinstance(action.tool, PythonTool):
-        return WorkerKind(python=True, preload=action.tool.preload)
-    return SHELL if isinstance(action.tool, ShellTool) else None
-
-
 def _policy(action: Action) -> OutputPolicy:
     if isinstance(action.tool, PythonTool):
         return OutputPolicy(ignored=frozenset({_REQUEST}), refuse_pickles=True)
@@ -356,6 +420,17 @@ def _tool_error(lines: list[str]) -> tuple[str, str | None] | None:
         lines = lines[:-1]
     if lines and lines[-1].startswith("error: "):
         return lines[-1].removeprefix("error: "), hint
+    return None
+
+
+def _missing_module(lines: list[str], lock: Lock) -> str | None:
+    """A hint when a tool imported what its own environment does not have."""
+    for line in reversed(lines):
+        match = re.match(r"ModuleNotFoundError: No module named '([^'.]+)", line)
+        if match is not None:
+            return (
+                f"the tool runs in the environment of `{lock.path}`: add what has `{match[1]}` to that lock"
+            )
     return None
 
 

@@ -2,6 +2,7 @@
 
     <cache>/work/<key>/root/    the current directory: inputs at their logical names, as symlinks
     <cache>/work/<key>/tmp/     HOME and TMPDIR
+    <cache>/work/<key>/packages/  links to directories of packages that the tool named
 
 It is named by the action key, so that a tool that writes its directory into its output writes the same
 bytes every time. An input is never copied: a file is a symlink to its absolute path, a tree is real
@@ -12,7 +13,7 @@ compared with what it was before.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from modelbuild.cache.blob_store import BlobMissing
@@ -75,6 +76,14 @@ class ActionDirectory:
         self.placed.append(
             PlacedFile(name, path, source.digest, source.executable, is_source, source.state or state)
         )
+
+    def link_packages(self, packages: Mapping[str, str]) -> dict[str, str]:
+        """Links to directories of packages, beside the root; name -> path relative to the root."""
+        if packages:
+            os.makedirs(f"{self.base}/packages", exist_ok=True)
+        for name, path in packages.items():
+            os.symlink(path, f"{self.base}/packages/{name}")
+        return {name: f"../packages/{name}" for name in packages}
 
     def changed(self) -> list[PlacedFile]:
         """The inputs that are no longer what they were."""

@@ -14,13 +14,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from modelbuild.actions.action import Action, Resources
 from modelbuild.actions.graph import ActionGraph
 from modelbuild.actions.key import ActionKey, action_key
 from modelbuild.actions.result import ActionResult, OutputDigest, StandingResult
-from modelbuild.errors import ActionFailed, ModelbuildError
+from modelbuild.errors import ActionFailed, CacheError, EnvironmentFailure, ModelbuildError
 from modelbuild.events import ActionFinished, ActionProgress, ActionStarted, Event, Outcome
 from modelbuild.execution.resources import ResourcePool
 from modelbuild.execution.step import Step, StepCancelled, StepOutcome
@@ -344,7 +344,7 @@ class Scheduler:
                 self._hit(twin, self._graph.actions[twin], task.key, inputs, message.result)
         elif isinstance(message, StepCancelled):
             return []
-        elif isinstance(message, ActionFailed):
+        elif _is_one_actions(message):
             self._fail(index, task.key, message, task.inputs)
             for twin, inputs in twins:
                 self._fail(twin, task.key, message, inputs)
@@ -411,3 +411,13 @@ class Scheduler:
                 dependencies=dependencies,
             )
         )
+
+
+def _is_one_actions(error: Exception) -> TypeGuard[ModelbuildError]:
+    """Whether `error` concerns one action, and what else runs may finish: hours of it, perhaps.
+
+    A package or a program that is missing does; a full disk or a lost cache concerns all.
+    """
+    return isinstance(error, ActionFailed) or (
+        isinstance(error, EnvironmentFailure) and not isinstance(error, CacheError)
+    )

@@ -1,10 +1,10 @@
 """The worker: a small single-threaded process that forks one child for each action.
 
-Started by worker_pool as a script, with the interpreter of the build. It imports the modules it is told
-to preload (importing torch costs seconds, a fork milliseconds), enters a network namespace of its own so
-that no action reaches the network, and then only forks: a process that has computed something may hold
-locks and threads that its children would hang on. Standard library only; a worker for shell commands
-imports nothing else.
+Started by worker_pool as a script, with the interpreter of the build or of a tool's environment. It imports
+the modules it is told to preload (importing torch costs seconds, a fork milliseconds), enters a network
+namespace of its own so that no action reaches the network, and then only forks: a process that has computed
+something may hold locks and threads that its children would hang on. Standard library only; a worker for
+shell commands imports nothing else.
 
 Protocol, over a SOCK_SEQPACKET pair: each packet is one JSON request with one or two descriptors, a
 socket for the reply and a pipe for progress. Closing the socket, or a packet on it, ends the action.
@@ -332,13 +332,26 @@ def _no_tools(_request: dict[str, Any], _progress: int | None) -> NoReturn:
     raise RuntimeError("this worker runs shell commands only")
 
 
+def _import_modelbuild(package: str) -> None:
+    """Import the package at `package`; what lies beside it is the host's and not the tool's."""
+    import importlib.util  # noqa: PLC0415 - shell commands need none of this
+
+    spec = importlib.util.spec_from_file_location(
+        "modelbuild", f"{package}/__init__.py", submodule_search_locations=[package]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["modelbuild"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
 def main() -> None:
-    """Arguments: the descriptor of the socket, and JSON `{"python": bool, "preload": [...], "root": ...}`."""
+    """Arguments: the descriptor of the socket, and JSON `{"python": ..., "preload": ..., "package": ...}`."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     options = json.loads(sys.argv[2])
     run_tool: RunTool = _no_tools
     if options["python"]:
-        sys.path.append(options["root"])
+        _import_modelbuild(options["package"])
         run_tool = importlib.import_module("modelbuild.execution.tool_process").run_tool
     worker = Worker(channel, run_tool)
     ready = worker.prepare(options["preload"])

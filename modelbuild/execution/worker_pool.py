@@ -31,10 +31,12 @@ class WorkerKind:
 
     A worker imports with one thread, whatever its actions may use: a library that starts threads when it is
     imported must not be forked. torch is told an action's number of threads in the child.
+    interpreter: of an isolated environment; empty for that of modelbuild.
     """
 
     python: bool
     preload: tuple[str, ...] = ()
+    interpreter: str = ""
 
 
 SHELL = WorkerKind(python=False)
@@ -119,14 +121,22 @@ class _Worker:
         self._stderr = os.memfd_create("worker-stderr")
         self._ready: list[str] | None = None
         self._ready_lock = threading.Lock()
-        root = os.path.dirname(os.path.dirname(os.path.abspath(modelbuild.__file__)))
-        options = {"python": kind.python, "preload": list(kind.preload), "root": root}
+        package = os.path.dirname(os.path.abspath(modelbuild.__file__))
+        options = {"python": kind.python, "preload": list(kind.preload), "package": package}
         # Shell workers skip site-packages altogether. -I would ignore PYTHONHASHSEED.
         flags = ["-s", "-P"] if kind.python else ["-I", "-S"]
+        if kind.interpreter:
+            flags.append("-B")  # An environment stays as it was made.
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
         try:
             self.process = subprocess.Popen(
-                [sys.executable, *flags, script, str(theirs.fileno()), json.dumps(options)],
+                [
+                    kind.interpreter or sys.executable,
+                    *flags,
+                    script,
+                    str(theirs.fileno()),
+                    json.dumps(options),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,

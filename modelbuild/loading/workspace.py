@@ -30,6 +30,8 @@ class Settings:
     keep_going: build what can be built after a failure.
     cache_max_size: what the local cache is trimmed to, as in `50 GB`. platform: what to build for when no
     --platform is given; empty: this machine. toolchains: patterns of `toolchain` targets, best ones first.
+    find_links: a directory, relative to the root, or a page with wheels for the environments of tools.
+    offline: fetch no packages.
     """
 
     cache_dir: str = "cache"
@@ -40,6 +42,8 @@ class Settings:
     cache_max_size: str = ""
     platform: str = ""
     toolchains: tuple[str, ...] = ()
+    find_links: str = ""
+    offline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

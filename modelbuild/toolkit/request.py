@@ -4,6 +4,8 @@ A tool is a Python file with `def main(request: Request) -> None`. It reads `req
 exactly `request.outputs`, and raises ToolError for what its user can mend. To try one by hand:
 
     python -m modelbuild.toolkit.request path/to/tool.py request.json
+
+In an environment without modelbuild, name this file instead of the module.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ class Request:
     scratch: for `resumable=True` actions a directory kept when the action is killed or fails; else None.
     threads: how many threads the tool may use; part of the key.
     arguments: what the user typed after `--`; only for tools called by `modelbuild run`.
+    packages: name -> directory of unpacked packages that the tool reads, as its PythonTool names them.
+    programs: name -> absolute path of a program or file of this machine, likewise.
     """
 
     params: Mapping[str, Any]
@@ -45,6 +49,8 @@ class Request:
     scratch: Path | None = None
     threads: int = 1
     arguments: tuple[str, ...] = field(default=())
+    packages: Mapping[str, Path] = field(default_factory=dict)
+    programs: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], root: Path) -> Request:
@@ -57,6 +63,8 @@ class Request:
             scratch=Path(scratch) if scratch else None,
             threads=int(data.get("threads", 1)),
             arguments=tuple(data.get("arguments", ())),
+            packages={name: root / path for name, path in data.get("packages", {}).items()},
+            programs={name: root / path for name, path in data.get("programs", {}).items()},
         )
 
 
@@ -86,7 +94,19 @@ def call_tool(tool: Path, request: Request) -> int:
     return 0
 
 
+def _make_importable() -> None:
+    """In an environment without modelbuild, let its package be found, and nothing beside it."""
+    if importlib.util.find_spec("modelbuild") is None:
+        package = Path(__file__).resolve().parent.parent
+        spec = importlib.util.spec_from_file_location(
+            "modelbuild", package / "__init__.py", submodule_search_locations=[str(package)]
+        )
+        assert spec is not None
+        sys.modules["modelbuild"] = importlib.util.module_from_spec(spec)
+
+
 if __name__ == "__main__":
+    _make_importable()
     # As `__main__` this module is a second copy; tools raise the ToolError of the first.
     from modelbuild.toolkit import request as this  # noqa: PLW0406
 
