@@ -293,7 +293,7 @@ def test_every_real_tool_of_this_repository_declares_what_it_imports() -> None:
     import modelbuild.rules
 
     identities = ToolIdentities()
-    for path in sorted(Path(modelbuild.rules.__file__).parent.glob("*/tool*.py")):
+    for path in sorted(Path(modelbuild.rules.__file__).parent.glob("*/tool.py")):
         try:
             identities.identity(PythonTool(path), {})
         except AnalysisError as error:
