@@ -16,6 +16,8 @@ from modelbuild.toolkit.model_tree import read_config
 from modelbuild.toolkit.packed_weights import Array, PackedWeight, packed_bits, read_tensors, split_packed
 from modelbuild.toolkit.request import ToolError
 
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -77,10 +79,11 @@ class TensorNames:
         return str(name)
 
 
-def source_tensors(model: Path) -> list[SourceTensor]:
+def source_tensors(model: Path, *, untied: bool = False) -> list[SourceTensor]:
     """Every tensor that the file will hold, in the order of the layers.
 
     The output matrix is left out where it is the embedding: llama.cpp then uses `token_embd` for both.
+    untied: keep it though its values are the same, unless the model says that it is tied.
     """
     config = read_config(model)
     family, names = find_family(config), TensorNames(config)
@@ -88,7 +91,10 @@ def source_tensors(model: Path) -> list[SourceTensor]:
     packed, plain = split_packed(read_tensors(model), packed_bits(config))
     if quantization and not packed:
         raise ToolError(f"quantization method `{quantization.get('quant_method')}` cannot be repacked")
-    _tie(config, packed, plain)
+    if config.get("tie_word_embeddings"):
+        plain.pop(_OUTPUT, None)
+    elif not untied:
+        _tie(packed, plain)
     result = []
     for source in sorted({*packed, *plain}, key=_natural):
         order = _row_order(source, config) if family.permuted else None
@@ -106,16 +112,13 @@ def head_dim(config: Mapping[str, Any]) -> int:
     return int(config.get("head_dim") or int(config["hidden_size"]) // int(config["num_attention_heads"]))
 
 
-def _tie(config: Mapping[str, Any], packed: dict[str, PackedWeight], plain: dict[str, Array]) -> None:
-    embedding, output = "model.embed_tokens.weight", "lm_head.weight"
-    if config.get("tie_word_embeddings"):
-        plain.pop(output, None)
-    elif output in packed and embedding in plain:
-        if np.array_equal(plain[embedding], packed[output].dequantized()):
-            packed[embedding] = packed.pop(output)
-            del plain[embedding]
-    elif output in plain and embedding in plain and np.array_equal(plain[output], plain[embedding]):
-        del plain[output]
+def _tie(packed: dict[str, PackedWeight], plain: dict[str, Array]) -> None:
+    if _OUTPUT in packed and _EMBEDDING in plain:
+        if np.array_equal(plain[_EMBEDDING], packed[_OUTPUT].dequantized()):
+            packed[_EMBEDDING] = packed.pop(_OUTPUT)
+            del plain[_EMBEDDING]
+    elif _OUTPUT in plain and _EMBEDDING in plain and np.array_equal(plain[_OUTPUT], plain[_EMBEDDING]):
+        del plain[_OUTPUT]
 
 
 def _row_order(source: str, config: Mapping[str, Any]) -> npt.NDArray[np.intp] | None:

@@ -34,9 +34,21 @@ def write_gguf(
     _write_keys(writer, config, kind, licence)
     for key, value in (extra or {}).items():
         writer.add_uint32(key, value)
-    _write_tokenizer(writer, model, config)
+    _write_tokenizer(writer, model, int(config["vocab_size"]))
     for tensor in tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_vocabulary(path: Path, tokenizer: Path, vocab_size: int) -> None:
+    """Write a file with the tokenizer alone, as `vocab_only` of llama.cpp loads it."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_vocab_size(vocab_size)
+    _write_tokenizer(writer, tokenizer, vocab_size)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -86,8 +98,8 @@ def _write_keys(writer: gguf.GGUFWriter, config: Mapping[str, Any], kind: str, l
     writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, model: Path, config: Mapping[str, Any]) -> None:
-    tokenizer = read_tokenizer(model, int(config["vocab_size"]))
+def _write_tokenizer(writer: gguf.GGUFWriter, directory: Path, vocab_size: int) -> None:
+    tokenizer = read_tokenizer(directory, vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(tokenizer.pre)
     writer.add_token_list(tokenizer.tokens)

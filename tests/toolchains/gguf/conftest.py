@@ -1,0 +1,3 @@
+from tests.rules.conftest import text
+
+__all__ = ["text"]
