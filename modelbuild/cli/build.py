@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Literal
 
 from modelbuild.cli.command_line import add_build_flags, add_platform_flags, add_workspace_flags
-from modelbuild.cli.console import ConsoleOptions, open_console
+from modelbuild.cli.console import Above, ConsoleOptions, open_console
 from modelbuild.cli.invocation import build_request, open_invocation
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import ModelbuildError
@@ -47,8 +47,13 @@ def execute(args: Namespace, terminal: Terminal, command: Literal["build", "test
     return int(outcome.exit_code)
 
 
-def console_options(args: Namespace) -> ConsoleOptions:
-    """How the flags want the build shown."""
+def console_options(args: Namespace, above: Above | None = None) -> ConsoleOptions:
+    """How the flags want the build shown. above: lines to draw over the running actions."""
     return ConsoleOptions(
-        quiet=args.quiet, verbose=args.verbose, json=args.json, events=args.events, profile=args.profile
+        quiet=args.quiet,
+        verbose=args.verbose,
+        json=args.json,
+        events=args.events,
+        profile=args.profile,
+        above=above,
     )

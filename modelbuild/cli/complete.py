@@ -20,7 +20,7 @@ SUMMARY = "Complete a command line"
 USAGE = "-- WORD..."
 
 _NAME = re.compile(r"""\bname\s*=\s*["']([^"']+)["']""")
-_LABEL_COMMANDS = ("build", "test", "run", "query", "cquery", "aquery", "explain", "log")
+_LABEL_COMMANDS = ("build", "test", "run", "matrix", "query", "cquery", "aquery", "explain", "log")
 
 
 def configure(_parser: ArgumentParser) -> None:

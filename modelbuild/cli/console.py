@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,13 @@ from modelbuild.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from modelbuild.cli.event_files import ResultSink
+    from modelbuild.cli.live_console import LiveConsole
+    from modelbuild.cli.plain_console import PlainConsole
     from modelbuild.events import Event, EventSink
+
+
+Above = Callable[[int, int], Sequence[list[tuple[str, str]]]]
+"""(width, height) -> lines of (text, style) that a live console draws over the running actions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class ConsoleOptions:
     json: bool = False
     events: str | None = None
     profile: str | None = None
+    above: Above | None = None
 
 
 @contextmanager
@@ -47,11 +54,16 @@ def open_console(
         if options.json:
             result = ResultSink()
             sinks.append(result)
+    console: LiveConsole | PlainConsole
+    quiet, verbose = options.quiet, options.verbose
     if terminal.live:
-        from modelbuild.cli.live_console import LiveConsole as Console  # noqa: PLC0415
+        from modelbuild.cli.live_console import LiveConsole  # noqa: PLC0415
+
+        console = LiveConsole(terminal, root, quiet=quiet, verbose=verbose, above=options.above)
     else:
-        from modelbuild.cli.plain_console import PlainConsole as Console  # type: ignore[assignment]  # noqa: PLC0415
-    console = Console(terminal, root, quiet=options.quiet, verbose=options.verbose)
+        from modelbuild.cli.plain_console import PlainConsole  # noqa: PLC0415
+
+        console = PlainConsole(terminal, root, quiet=quiet, verbose=verbose)
     sinks.append(console)
     try:
         yield tee(sinks), result

@@ -21,16 +21,29 @@ from modelbuild.events import ActionFinished, BuildFinished, BuildStarted, Event
 if TYPE_CHECKING:
     from rich.live import Live
 
+    from modelbuild.cli.console import Above
+
 DELAY_S = 0.25
 _REFRESH_S = 0.125
 _SLOW_S = 1.0
+_RESERVED = 8
+"""Lines for the running actions where something else is drawn above them."""
 
 
 class LiveConsole:
     """Running actions with progress, counts, and one scrolling line for each slow action and failure."""
 
-    def __init__(self, terminal: Terminal, root: Path, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        terminal: Terminal,
+        root: Path,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        above: Above | None = None,
+    ) -> None:
         self._terminal = terminal
+        self._above = above
         self._root = root
         self._quiet = quiet
         self._verbose = verbose
@@ -144,7 +157,8 @@ class LiveConsole:
 
         width, height = console.size
         now = time.monotonic() - self._offset_s
-        rows = board_lines(self._board, now, width, height)
+        above = list(self._above(width, height - _RESERVED)) if self._above else []
+        rows = [*above, *board_lines(self._board, now, width, height - len(above))]
         return Group(
             *(
                 Text.assemble(*((text, style) for text, style in row), no_wrap=True, overflow="crop")

@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "build": "Build targets",
     "test": "Build and run tests and gates",
     "run": "Build a target and run it",
+    "matrix": "Build an artifact for every device and show how good each is",
     "query": "Ask about the target graph",
     "cquery": "Ask about configured targets",
     "aquery": "Show the actions of targets",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 BUILTIN_RULES: dict[str, str] = {
     "alias": "modelbuild.rules.native.alias:Alias",
+    "artifact_matrix": "modelbuild.rules.matrix.rule:ArtifactMatrix",
     "config_setting": "modelbuild.rules.native.constraint:ConfigSetting",
     "constraint_setting": "modelbuild.rules.native.constraint:ConstraintSetting",
     "constraint_value": "modelbuild.rules.native.constraint:ConstraintValue",
@@ -26,6 +27,7 @@ BUILTIN_RULES: dict[str, str] = {
     "quality_table": "modelbuild.rules.evaluate.rule:QualityTable",
     "quantize": "modelbuild.rules.quantize.rule:Quantize",
     "reference_logits": "modelbuild.rules.device.rule:ReferenceLogits",
+    "release_candidate": "modelbuild.rules.matrix.candidate:ReleaseCandidate",
     "teacher_logits": "modelbuild.rules.distill.rule:TeacherLogits",
     "test_suite": "modelbuild.rules.native.test_suite:TestSuite",
     "tokenizer": "modelbuild.rules.tokenizer.rule:Tokenizer",

@@ -1,0 +1,228 @@
+"""The rule `artifact_matrix`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, ClassVar
+
+from modelbuild.api import (
+    Artifact,
+    Context,
+    Conversion,
+    DefaultInfo,
+    Dep,
+    DeviceBinaryInfo,
+    Footprint,
+    ModelInfo,
+    PlatformInfo,
+    Provider,
+    PythonTool,
+    Rule,
+    parse_label,
+)
+from modelbuild.matrix import CandidateInfo, MatrixCell, MatrixInfo
+from modelbuild.rules.device.measure import Execution, declare_execution, declare_parity, why_not_run
+from modelbuild.rules.device_binary.choice import AUTO, DEFAULT_TYPE, Choice, NoChoice, choose
+
+_EXCLUDABLE = ("artifact", "platform", "format")
+
+
+class ArtifactMatrix(Rule):
+    """Every artifact for every platform: made, sized, run where it can be run, and compared.
+
+    A cell is an artifact, a platform and a format: each of `formats` that can be had there, or, without
+    `formats`, the first one that the artifact names and the platform's toolchains make. An artifact that
+    cannot be had on a platform is a cell with the reason. `modelbuild matrix` builds all cells, goes on where
+    one fails, and shows the table.
+
+        artifact_matrix(
+            name = "release",
+            artifacts = [":pilot", ":digits"],
+            platforms = ["//toolchains/platforms:drone", "//toolchains/platforms:gateway"],
+            exclude = [{"artifact": ":digits", "platform": "//toolchains/platforms:drone"}],
+        )
+    """
+
+    platform_attribute: ClassVar[str] = "platforms"
+    split_attributes: ClassVar[frozenset[str]] = frozenset({"artifacts"})
+
+    artifacts: list[Dep[ModelInfo]]
+    """Models, or `release_candidate`s, which are measured as well."""
+    platforms: list[Dep[PlatformInfo]]
+    """The devices."""
+    formats: list[str] = []
+    """One cell for each of these that can be had; empty: one cell, in the best format."""
+    exclude: list[dict[str, str]] = []
+    """Cells to leave out: each entry names an `artifact`, a `platform`, a `format`, or several of them. A
+    format may hold `*`; an entry that excludes nothing is an error."""
+    sequence_length: int = 64
+    """Tokens of one pass, for runtimes that compile static shapes; the length of the probes."""
+    toolchain_type: str = DEFAULT_TYPE
+    """What toolchains are registered as."""
+
+    @classmethod
+    def toolchain_types(cls, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+        """The one type."""
+        return (str(attributes.get("toolchain_type", DEFAULT_TYPE)),)
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """Declare all cells."""
+        if not self.artifacts or not self.platforms:
+            ctx.fail("a matrix needs at least one artifact and one platform")
+        exclusions = [_Exclusion(ctx, entry) for entry in self.exclude]
+        cells = [
+            cell
+            for artifact in self.artifacts
+            for platform in self.platforms
+            for cell in self._cells(ctx, artifact, platform.info, exclusions)
+        ]
+        for exclusion in exclusions:
+            if not exclusion.used:
+                ctx.fail(f"`exclude` has an entry that excludes nothing: {exclusion.entry}")
+        reports = tuple(cell.report for cell in cells if cell.report)
+        binaries = tuple(cell.binary for cell in cells if cell.binary)
+        return [DefaultInfo((*binaries, *reports)), MatrixInfo(tuple(cells))]
+
+    def _cells(
+        self, ctx: Context, artifact: Dep[ModelInfo], platform: PlatformInfo, exclusions: list[_Exclusion]
+    ) -> Iterator[MatrixCell]:
+        label = artifact.label
+        under = ctx.under(artifact, platform)
+        if isinstance(under, str):
+            yield MatrixCell(label, platform.label, reason=under)
+            return
+        model = under.providers[ModelInfo]
+        assert isinstance(model, ModelInfo)
+        candidate = under.providers.get(CandidateInfo)
+        if not isinstance(candidate, CandidateInfo):
+            candidate = CandidateInfo(label, model)
+        found = False
+        refused: dict[str, NoChoice] = {}
+        for format_ in self.formats or candidate.formats or [AUTO]:
+            excluded = [each for each in exclusions if each.matches(label, platform.label, format_)]
+            if excluded:
+                excluded[0].used = found = True
+                continue
+            choice = choose(ctx, parse_label(self.toolchain_type), model, format_, platform)
+            if isinstance(choice, NoChoice):
+                refused[format_] = choice
+                continue
+            found = True
+            yield self._cell(ctx, candidate, platform, choice)
+            if not self.formats:
+                return
+        if not found:
+            reasons = list(dict.fromkeys(each.reason for each in refused.values()))
+            notes = tuple(
+                f"{format_}: {note}"
+                for format_, each in refused.items()
+                for note in (each.reason, *each.notes)
+            )
+            yield MatrixCell(label, platform.label, reason="; ".join(reasons), notes=notes)
+
+    def _cell(
+        self, ctx: Context, candidate: CandidateInfo, platform: PlatformInfo, choice: Choice
+    ) -> MatrixCell:
+        folder = (
+            f"{platform.label.name}/{candidate.label.name}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', choice.format)}/"
+        )
+        conversion = Conversion(
+            candidate.model, choice.format, platform, folder, self.sequence_length, candidate.calibration
+        )
+        binary = choice.toolchain.convert(ctx, conversion)
+        execution: Execution | None = None
+        parity: Artifact | None = None
+        not_run = why_not_run(choice.toolchain, platform)
+        if candidate.probes is None:
+            not_run = "nothing is measured: it has no probes"
+        elif not not_run:
+            execution = declare_execution(ctx, choice.toolchain, binary, platform, candidate.probes, folder)
+            assert candidate.reference is not None
+            parity = declare_parity(
+                ctx, execution.logits, candidate.reference, candidate.teacher, candidate.probes, folder
+            )
+        report = _declare_report(ctx, candidate, platform, choice, binary, execution, parity, not_run, folder)
+        return MatrixCell(
+            candidate.label,
+            platform.label,
+            choice.format,
+            choice.declared_by,
+            choice.footprint,
+            binary.binary,
+            report,
+        )
+
+
+def _declare_report(
+    ctx: Context,
+    candidate: CandidateInfo,
+    platform: PlatformInfo,
+    choice: Choice,
+    binary: DeviceBinaryInfo,
+    execution: Execution | None,
+    parity: Artifact | None,
+    not_run: str,
+    folder: str,
+) -> Artifact:
+    report = ctx.declare_file(f"{folder}cell.json")
+    inputs = {"binary": binary.binary}
+    if execution and parity:
+        inputs |= {"timing": execution.timing, "parity": parity}
+    ctx.run(
+        tool=PythonTool(Path(__file__).with_name("cell_tool.py")),
+        mnemonic="Cell",
+        inputs=inputs,
+        outputs={"report": report},
+        params={
+            "artifact": str(candidate.label),
+            "platform": str(platform.label),
+            "format": choice.format,
+            "runtime": binary.runtime,
+            "toolchain": str(choice.declared_by),
+            "predicted": _predicted(choice.footprint),
+            "budget": asdict(platform.budget),
+            "runner": platform.runner.kind if platform.runner and not not_run else "none",
+            "not_run": not_run,
+            "bounds": {name: list(bound) for name, bound in candidate.bounds.items()},
+        },
+        progress=f"{candidate.label.name} on {platform.label.name}",
+    )
+    return report
+
+
+def _predicted(footprint: Footprint) -> dict[str, int]:
+    return {
+        "disk": footprint.disk,
+        "weights": footprint.weights,
+        "kv_cache": footprint.kv_cache,
+        "runtime": footprint.runtime,
+        "ram": footprint.ram,
+    }
+
+
+class _Exclusion:
+    """One entry of `exclude`, and whether it excluded anything."""
+
+    def __init__(self, ctx: Context, entry: Mapping[str, str]) -> None:
+        self.entry = dict(entry)
+        self.used = False
+        unknown = [key for key in entry if key not in _EXCLUDABLE]
+        if unknown or not entry:
+            ctx.fail(f"`exclude` has an entry {self.entry}", hint=f"its keys are {', '.join(_EXCLUDABLE)}")
+        place = (ctx.label.package, ctx.label.repository)
+        self._labels = {
+            key: parse_label(entry[key], *place) for key in ("artifact", "platform") if key in entry
+        }
+        self._format = entry.get("format", "*")
+
+    def matches(self, artifact: Any, platform: Any, format_: str) -> bool:
+        """Whether the cell is left out."""
+        return (
+            self._labels.get("artifact", artifact) == artifact
+            and self._labels.get("platform", platform) == platform
+            and fnmatchcase(format_, self._format)
+        )
