@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "query": "Ask about the target graph",
     "cquery": "Ask about configured targets",
     "aquery": "Show the actions of targets",
+    "size": "Show what models take on disk and in memory",
     "explain": "Say why a target ran, or would run",
     "affected": "List the targets that a change touches",
     "cache": "Show, shrink or verify the local cache",

@@ -52,6 +52,18 @@ def test_each_step_is_smaller_than_its_parent() -> None:
     assert len(set(sizes)) == 4
 
 
+def test_checkpoints_are_as_large_as_was_told_before_they_were_trained(here: CommandLine) -> None:
+    result = here.run("size", "--json", "//targets/...")
+    assert result.exit_code == 0, result.stderr
+    told = {
+        each["label"].removeprefix("//targets").lstrip("/:").replace(":", "/"): each["checkpoint"]["bytes"]
+        for each in json.loads(result.stdout)["targets"]
+        if each["label"] == each["model"]
+    }
+    assert told == {step: weights(step) for step in told}
+    assert {"teacher", "student", "pruned", "int4", "digits/int8", "stdlib/model"} <= set(told)
+
+
 def test_an_operator_gets_commands_from_llama_cpp(here: CommandLine) -> None:
     sentence = "climb to 40 m, then hold for ten seconds"
     result = here.run("run", "//targets:drone-int4", "--", sentence)

@@ -1,0 +1,166 @@
+"""`modelbuild size`: what models take on a device, told before anything is built."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from modelbuild.cli import units
+from modelbuild.cli.command_line import add_platform_flags, add_workspace_flags
+from modelbuild.cli.invocation import load_request, open_invocation
+from modelbuild.cli.terminal import Terminal
+from modelbuild.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from modelbuild.driver.sizes import FormatSize, TargetSize
+
+SUMMARY = "Show what models take on disk and in memory"
+USAGE = "[flags] TARGET..."
+
+_WIDTH = 160
+"""Columns of a table that goes to no terminal."""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Target patterns; models and device binaries among them are shown."""
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="a model or device binary, `//pkg/...`")
+    parser.add_argument(
+        "--formats", action="store_true", help="every format of the platform's toolchains, with refusals"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_platform_flags(parser)
+    add_workspace_flags(parser)
+
+
+def run(args: Namespace, terminal: Terminal) -> int:
+    """One paragraph for each target. Nothing is built, and a target that is too large is no error."""
+    from modelbuild.driver.sizes import sizes  # noqa: PLC0415 - brings pydantic and Starlark
+
+    invocation = open_invocation(args, terminal)
+    request = load_request(args, invocation, [*args.targets, *args.rest])
+    found = sizes(request)
+    if not found:
+        raise UsageError(
+            f"no model or device binary matches {' '.join(f'`{each}`' for each in request.patterns)}",
+            hint="`modelbuild query 'kind(device_binary, //...)'` lists device binaries",
+        )
+    if args.toolchain_resolution_debug:
+        for text in dict.fromkeys("\n".join(size.resolution.lines()) for size in found):
+            terminal.say(text)
+    if args.json:
+        document = {"schema": 1, "targets": [_document(size) for size in found]}
+        terminal.write(json.dumps(document, indent=2, ensure_ascii=False))
+        return ExitCode.OK
+    blocks = ["\n".join(_paragraph(size, terminal, every=args.formats)) for size in found]
+    terminal.write("\n\n".join(blocks))
+    return ExitCode.OK
+
+
+def _paragraph(size: TargetSize, terminal: Terminal, *, every: bool) -> Iterator[str]:
+    info, budget = size.info, size.platform.budget
+    what = f"made of {size.model}" if size.is_binary else f"{info.dtype}, {info.format}"
+    yield terminal.paint(f"{size.label}", "bold", terminal.out) + f" ({what})"
+    kind = info.architecture["model_type"]
+    cache = f"; KV cache {units.size(size.kv_cache)} in float16" if size.kv_cache else ""
+    yield f"  {kind}, {size.parameters:,} parameters; checkpoint {units.size(size.checkpoint)}{cache}"
+    room = [
+        f"{units.size(value)} of {name}"
+        for name, value in (("disk", budget.disk), ("memory", budget.ram))
+        if value is not None
+    ]
+    if budget.context_length:
+        room.append(f"a context of {budget.context_length:,} tokens")
+    yield f"  on {size.platform.label}: {', '.join(room) or 'no budget stated'}"
+    shown = _shown(size, every=every)
+    if shown:
+        yield ""
+        yield from _table(shown, size.made, terminal)
+    elif size.formats:
+        yield "  no format can be had there; `--formats` says why"
+    else:
+        yield "  no toolchain is for this platform; `--toolchain-resolution-debug` says why"
+    made = next((each for each in shown if each.format == size.made and each.footprint), None)
+    if made and made.footprint and made.footprint.detail and size.is_binary:
+        parts = ", ".join(f"{name} {units.size(count)}" for name, count in made.footprint.detail.items())
+        yield f"  on disk: {parts}"
+
+
+def _shown(size: TargetSize, *, every: bool) -> Sequence[FormatSize]:
+    """The format of a binary, or those that a model can be had in; all with their reasons if asked."""
+    if every:
+        return size.formats
+    if size.made:
+        return [each for each in size.formats if each.format == size.made]
+    return [each for each in size.formats if each.footprint]
+
+
+def _table(formats: Sequence[FormatSize], made: str, terminal: Terminal) -> Iterator[str]:
+    from rich.console import Console  # noqa: PLC0415 - only a table needs it
+    from rich.table import Table  # noqa: PLC0415
+
+    console = Console(
+        width=terminal.environment.columns or (None if terminal.out.isatty() else _WIDTH),
+        no_color=not terminal.colored(terminal.out),
+        force_terminal=terminal.colored(terminal.out),
+        highlight=False,
+    )
+    table = Table(box=None, padding=(0, 1), header_style="dim" if terminal.colored(terminal.out) else "")
+    table.add_column("format", no_wrap=True)
+    for name in ("on disk", "weights", "KV cache", "runtime", "in memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("fits")
+    for each in formats:
+        mark = " *" if each.format == made and len(formats) > 1 else ""
+        footprint = each.footprint
+        if footprint is None:
+            table.add_row(each.format + mark, *[""] * 5, f"refused: {each.refusal}")
+            continue
+        counts = (footprint.disk, footprint.weights, footprint.kv_cache, footprint.runtime, footprint.ram)
+        fits = "; ".join(each.excess) if each.excess else "yes"
+        table.add_row(each.format + mark, *map(units.size, counts), fits)
+    with console.capture() as capture:
+        console.print(table)
+    yield from (f" {line}".rstrip() for line in capture.get().splitlines())
+
+
+def _document(size: TargetSize) -> dict[str, Any]:
+    info, budget = size.info, size.platform.budget
+    return {
+        "label": str(size.label),
+        "model": str(size.model),
+        "model_type": info.architecture["model_type"],
+        "parameters": size.parameters,
+        "checkpoint": {"format": info.format, "dtype": info.dtype, "bytes": size.checkpoint},
+        "kv_cache_float16": size.kv_cache,
+        "platform": {
+            "label": str(size.platform.label),
+            "disk": budget.disk,
+            "ram": budget.ram,
+            "context_length": budget.context_length,
+        },
+        "format": size.made or None,
+        "formats": [_format_document(each) for each in size.formats],
+    }
+
+
+def _format_document(each: FormatSize) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "format": each.format,
+        "runtime": each.runtime,
+        "toolchain": str(each.toolchain),
+        "fits": each.fits,
+        "refusal": each.refusal,
+        "excess": list(each.excess),
+    }
+    if each.footprint is not None:
+        document["disk"] = each.footprint.disk
+        document["memory"] = {
+            "weights": each.footprint.weights,
+            "kv_cache": each.footprint.kv_cache,
+            "runtime": each.footprint.runtime,
+            "total": each.footprint.ram,
+        }
+        document["detail"] = dict(each.footprint.detail)
+    return document
