@@ -34,7 +34,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     request = build_request(args, invocation, "run", [args.target] if args.target else [])
     with open_console(terminal, invocation.root, console_options(args)) as (sink, _):
         try:
-            return run_target(request, args.rest, sink)
+            return run_target(request, args.rest, sink, terminal.say)
         except OSError as error:
             if error.errno != errno.ENOEXEC:
                 raise

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from modelbuild.actions.graph import RequestedTarget
@@ -18,7 +18,7 @@ from modelbuild.driver.analysis import load_and_analyze
 from modelbuild.driver.build import build
 from modelbuild.driver.request import BuildRequest
 from modelbuild.errors import ExitCode, UsageError
-from modelbuild.events import EventSink, Message
+from modelbuild.events import EventSink
 from modelbuild.execution.host_program import parse_program
 from modelbuild.execution.tool_environment import ToolEnvironments
 from modelbuild.provider import RunInfo
@@ -27,9 +27,10 @@ from modelbuild.toolkit import request as toolkit_request
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def run(request: BuildRequest, arguments: Sequence[str], sink: EventSink) -> int:
+def run(request: BuildRequest, arguments: Sequence[str], sink: EventSink, say: Callable[[str], None]) -> int:
     """The exit code of the target's program, or of the build when that fails.
 
+    say: tells a person what happens between the build, whose last event has been sent, and the program.
     Raises UsageError when the pattern names several targets, or one that cannot be run.
     """
     targets, analysis = load_and_analyze(request)
@@ -46,16 +47,14 @@ def run(request: BuildRequest, arguments: Sequence[str], sink: EventSink) -> int
     if outcome.exit_code != ExitCode.OK:
         return int(outcome.exit_code)
     if isinstance(info, RunInfo):
-        return _call_tool(request, info, arguments, sink)
+        return _call_tool(request, info, arguments, say)
     return _call_program(request.root, target, requested, arguments)
 
 
-def _call_tool(request: BuildRequest, info: RunInfo, arguments: Sequence[str], sink: EventSink) -> int:
+def _call_tool(
+    request: BuildRequest, info: RunInfo, arguments: Sequence[str], say: Callable[[str], None]
+) -> int:
     root, tool = request.root, info.tool
-
-    def say(text: str) -> None:
-        sink(Message(0.0, "warning", text))
-
     with (
         contextlib.closing(
             ToolEnvironments(str(request.cache_dir), request.package_source, note=say, warn=say)

@@ -10,13 +10,20 @@ from modelbuild.artifact import Artifact
 from modelbuild.driver.graph_codec import decode_graph, encode_graph
 from modelbuild.label import Label
 from modelbuild.runner import Runner
-from modelbuild.tool import PythonTool, ShellTool, TreeTool, WriteTool
+from modelbuild.tool import Lock, PythonTool, ShellTool, TreeTool, WriteTool
 
 OUT = [Artifact(f"pkg/o{i}", "tree" if i == 1 else "file") for i in range(4)]
 ACTIONS = [
     Action(ShellTool(), {"command": "x"}, {"pkg/a": Artifact("pkg/a", "source")}, {"o": OUT[0]}),
     Action(
-        PythonTool(Path("/t.py"), ("torch",), ("torch",)),
+        PythonTool(
+            Path("/t.py"),
+            ("torch",),
+            ("torch",),
+            Lock(Path("/t.lock")),
+            (("runtime", Lock(Path("/r.lock"), "aarch64-manylinux_2_28", "3.12")),),
+            ("cat (apt: coreutils)",),
+        ),
         {"n": [1, 2.5, None, {"a": True}]},
         {"in/o": OUT[0]},
         {"out/o": OUT[1]},
@@ -53,6 +60,10 @@ def test_round_trip_through_json() -> None:
 def test_every_field_is_carried() -> None:
     default = Action(ShellTool(), {}, {}, {})
     full = ACTIONS[1]
+    assert isinstance(full.tool, PythonTool)
+    for field in dataclasses.fields(PythonTool):
+        plain = getattr(PythonTool(Path("/other.py")), field.name)
+        assert getattr(full.tool, field.name) != plain, f"the test says nothing of {field.name}"
     for field in dataclasses.fields(Action):
         assert getattr(full, field.name) != getattr(default, field.name), (
             f"the test says nothing of {field.name}"

@@ -11,7 +11,7 @@ import pytest
 
 from modelbuild.errors import AnalysisError, EnvironmentFailure
 from modelbuild.execution.environment import ToolIdentities
-from modelbuild.tool import PythonTool, ShellTool, TreeTool, WriteTool
+from modelbuild.tool import Lock, PythonTool, ShellTool, TreeTool, WriteTool
 
 LONG_AGO = (1_000_000_000, 1_000_000_000)
 
@@ -298,3 +298,76 @@ def test_every_real_tool_of_this_repository_declares_what_it_imports() -> None:
             identities.identity(PythonTool(path), {})
         except AnalysisError as error:
             assert "does not declare" in error.message, error  # noqa: PT017 - the declaration is in rule.py
+
+
+def test_a_lock_stands_for_what_is_installed(site: Path, tool: Any, tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("torch==2.13.0\nnumpy==2.4.0\n")
+    source = tool("import torch\nimport anything\n").source
+    it = PythonTool(source, lock=Lock(lock))
+    before = identify(site, it)
+    assert before.detail["lock"] == {"numpy": "2.4.0", "torch": "2.13.0"}
+    assert "distributions" not in before.detail
+    assert str(lock) in before.facts
+    install(site, "numpy", "2.5.0")
+    assert identify(site, it).digest == before.digest
+    lock.write_text("# again\nnumpy==2.4.0\n\ntorch==2.13.0\n")
+    assert identify(site, it).digest == before.digest
+    lock.write_text("numpy==2.4.1\ntorch==2.13.0\n")
+    assert identify(site, it).digest != before.digest
+
+
+def test_packages_that_are_read_count_with_their_platform(site: Path, tool: Any, tmp_path: Path) -> None:
+    lock = tmp_path / "runtime.lock"
+    lock.write_text("tvm==1\n")
+    source = tool("").source
+
+    def digest(name: str, *arguments: str) -> str:
+        it = PythonTool(source, packages=((name, Lock(lock, *arguments)),))
+        return str(identify(site, it).digest)
+
+    digests = [
+        identify(site, PythonTool(source)).digest,
+        digest("runtime"),
+        digest("other"),
+        digest("runtime", "aarch64-manylinux_2_28"),
+        digest("runtime", "aarch64-manylinux_2_28", "3.12"),
+    ]
+    lock.write_text("tvm==2\n")
+    digests.append(digest("runtime"))
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_content_of_programs_counts(site: Path, tool: Any, tmp_path: Path) -> None:
+    program, folder = tmp_path / "runner", tmp_path / "sysroot"
+    program.write_text("one")
+    (folder / "lib").mkdir(parents=True)
+    (folder / "lib" / "libc.so").write_text("one")
+    (folder / "dangling").symlink_to("nowhere")
+    it = PythonTool(tool("").source, programs=(str(program), f"{folder} (apt: libc6)"))
+    before = identify(site, it)
+    assert set(before.detail["programs"]) == {str(program), str(folder)}
+    assert str(folder / "lib" / "libc.so") in before.facts
+    (folder / "lib" / "libc.so").write_text("two")
+    after = identify(site, it)
+    assert before.detail["programs"][str(program)] == after.detail["programs"][str(program)]
+    assert before.digest != after.digest
+    program.write_text("two")
+    assert identify(site, it).digest != after.digest
+
+
+@pytest.mark.parametrize("entry", ["", "two words", "relative/path", "name (yum: package)"])
+def test_what_names_no_program(site: Path, tool: Any, entry: str) -> None:
+    with pytest.raises(AnalysisError, match="names no program"):
+        identify(site, PythonTool(tool("").source, programs=(entry,)))
+
+
+def test_a_lock_that_is_edited_while_its_tool_runs_is_noticed(site: Path, tool: Any, tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("numpy==2.4.0\n")
+    it = PythonTool(tool("").source, lock=Lock(lock))
+    identities = ToolIdentities(site_packages=[str(site)])
+    identities.identity(it, {})
+    assert identities.changed(it, {}) == []
+    lock.write_text("numpy==2.4.10\n")
+    assert identities.changed(it, {}) == [str(lock)]
