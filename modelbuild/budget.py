@@ -39,9 +39,10 @@ def nearest_fitting(footprints: Mapping[str, Footprint], budget: Budget) -> str:
     """
     fitting = {name: each for name, each in footprints.items() if not over_budget(each, budget)}
     if fitting:
-        best = max(fitting, key=lambda name: (fitting[name].disk, fitting[name].ram, name))
+        # Of equals the last: a toolchain offers its `auto` first, which says less than what it leads to.
+        best = max(reversed(fitting), key=lambda name: (fitting[name].disk, fitting[name].ram))
         return f"`{best}` fits: {footprint_breakdown(fitting[best], budget)}"
-    least = min(footprints, key=lambda name: (footprints[name].ram, footprints[name].disk, name))
+    least = min(footprints, key=lambda name: (footprints[name].ram, footprints[name].disk))
     shorter = ", or a shorter `context_length` of the platform," if footprints[least].kv_cache else ""
     return (
         f"no format fits, a smaller model{shorter} might;"

@@ -49,6 +49,11 @@ def test_the_nearest_format_is_the_largest_that_fits() -> None:
     assert nearest_fitting(FORMATS, Budget(ram=7 * GB, disk=5 * GB)).startswith("`gguf:Q4_0` fits")
 
 
+def test_of_equals_the_hint_names_the_one_that_says_more() -> None:
+    formats = {"gguf:auto": Footprint(9, 9), "gguf:F32": Footprint(9, 9), "gguf:Q8_0": Footprint(3, 3)}
+    assert nearest_fitting(formats, Budget(disk=9)).startswith("`gguf:F32` fits")
+
+
 def test_when_nothing_fits_the_hint_says_what_comes_nearest() -> None:
     hint = nearest_fitting(FORMATS, Budget(ram=GB))
     assert hint.startswith(

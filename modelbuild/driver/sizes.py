@@ -11,7 +11,7 @@ from modelbuild.architecture import kv_cache_bytes, parameter_count
 from modelbuild.budget import over_budget
 from modelbuild.checkpoint import checkpoint_bytes
 from modelbuild.configuration.configure import configure
-from modelbuild.configuration.configured_target import ConfiguredKey, ConfiguredTarget
+from modelbuild.configuration.configured_target import ConfiguredKey, ConfiguredTarget, ConfiguredTargetGraph
 from modelbuild.configuration.toolchain_resolution import Resolution, resolve
 from modelbuild.driver.request import BuildRequest
 from modelbuild.errors import AnalysisError, ModelbuildError
@@ -137,9 +137,10 @@ def _subjects(targets: TargetGraph, *, own_platforms: bool) -> Iterator[_Subject
     by_key = {each.key: each for each in configured.order}
     stated = targets.roots.platform
     others = []
+    rest_on_binaries = _resting_on_binaries(configured)
     for label, key in configured.requested:
         target = _meant(by_key, key)
-        if target is None:
+        if target is None or target.key in rest_on_binaries:
             continue
         if target.target.rule != _DEVICE_BINARY:
             others.append(label)
@@ -163,6 +164,16 @@ def _subjects(targets: TargetGraph, *, own_platforms: bool) -> Iterator[_Subject
         elif ModelInfo not in analyzed.providers:
             continue
         yield _Subject(label, model, asked, stated, parse_label(DEFAULT_TYPE))
+
+
+def _resting_on_binaries(configured: ConfiguredTargetGraph) -> frozenset[ConfiguredKey]:
+    """Targets that need a device binary: no model does, and one that is too large cannot be analysed."""
+    found: dict[ConfiguredKey, str] = {}
+    for each in configured.order:
+        needed = [*each.dependencies.values(), *each.variants.values()]
+        if each.target.rule == _DEVICE_BINARY or any(key in found for key in needed):
+            found[each.key] = each.target.rule
+    return frozenset(key for key, rule in found.items() if rule not in (_DEVICE_BINARY, "alias"))
 
 
 def _meant(by_key: dict[ConfiguredKey, ConfiguredTarget], key: ConfiguredKey) -> ConfiguredTarget | None:

@@ -104,6 +104,8 @@ alias(name = "shipped", actual = ":auto")
 
 genrule(name = "other", outs = ["other.txt"], cmd = "echo > $@")
 
+genrule(name = "listing", srcs = [":shipped", ":hopeless"], outs = ["l.txt"], cmd = "ls $(SRCS) > $@")
+
 device_binary(name = "auto", model = ":model", platform = "//toolchains:board")
 
 device_binary(name = "large", model = ":model", format = "gguf:Q8_0", platform = "//toolchains:board")
