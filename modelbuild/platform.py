@@ -39,9 +39,11 @@ class ConfigSettingInfo(Provider):
 
     @property
     def requirements(self) -> frozenset[str]:
-        """All that it asks for; of two conditions the one that asks for more is the more specific one."""
-        values = (str(value.label) for value in self.constraints)
-        return frozenset((*values, *(f"{name}={value}" for name, value in self.defines)))
+        """What decides which of two conditions is the more specific one: the one that asks for more.
+
+        As in Bazel, constraint values do not count: no condition matches a platform more strongly than another.
+        """
+        return frozenset(f"{name}={value}" for name, value in self.defines)
 
 
 @dataclass(frozen=True, slots=True)

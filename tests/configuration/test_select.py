@@ -11,6 +11,7 @@ GENRULE = """
     config_setting(name = "arm_linux", constraint_values = ["@platforms//cpu:aarch64", "@platforms//os:linux"])
     config_setting(name = "fast", constraint_values = ["//platforms:fast"])
     config_setting(name = "debug", define_values = {"mode": "debug"})
+    config_setting(name = "debug_fast", define_values = {"mode": "debug", "speed": "fast"})
     config_setting(name = "debug_too", values = {"define": "mode=debug"})
     genrule(name = "g", outs = ["g.txt"], cmd = select({%s}))
 """
@@ -28,9 +29,17 @@ def test_a_constraint_value_is_a_condition_and_the_default_takes_the_rest(found:
     assert chosen(found, branches, "") == "other"  # This machine.
 
 
-def test_the_condition_that_asks_for_more_wins_wherever_it_stands(found: Analyze) -> None:
-    assert chosen(found, "'@platforms//cpu:aarch64': 'arm', ':arm_linux': 'both'") == "both"
-    assert chosen(found, "':arm_linux': 'both', '@platforms//cpu:aarch64': 'arm'") == "both"
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_condition_that_asks_for_more_defines_wins_wherever_it_stands(found: Analyze, order: int) -> None:
+    branches = ["':debug': 'debug'", "':debug_fast': 'both'", "'@platforms//cpu:aarch64': 'arm'"][::order]
+    assert chosen(found, ", ".join(branches), mode="debug", speed="fast") == "both"
+    assert chosen(found, ", ".join(branches), mode="debug") == "debug"
+    assert chosen(found, ", ".join(branches)) == "arm"
+
+
+def test_constraint_values_make_no_condition_more_specific(found: Analyze) -> None:
+    with pytest.raises(LoadError, match="several conditions of this `select` hold"):
+        chosen(found, "':arm_linux': 'both', '@platforms//cpu:aarch64': 'arm'")
 
 
 def test_two_conditions_of_which_none_is_more_specific_are_an_error(found: Analyze) -> None:
