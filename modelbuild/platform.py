@@ -41,7 +41,7 @@ class ConfigSettingInfo(Provider):
     def requirements(self) -> frozenset[str]:
         """What decides which of two conditions is the more specific one: the one that asks for more.
 
-        As in Bazel, constraint values do not count: no condition matches a platform more strongly than another.
+        As in Bazel, constraint values do not count: no condition holds more strongly than another.
         """
         return frozenset(f"{name}={value}" for name, value in self.defines)
 

@@ -51,8 +51,8 @@ def test_same_branches_and_refusals(twins: Twins, platform: str) -> None:
     text = CASES.read_text()
     files = dict(
         zip(
-            re.findall(r"^-- (\S+) --$", text, re.M),
-            re.split(r"^-- \S+ --\n", text, flags=re.M)[1:],
+            re.findall(r"^-- (\S+) --$", text, re.MULTILINE),
+            re.split(r"^-- \S+ --\n", text, flags=re.MULTILINE)[1:],
             strict=True,
         )
     )
