@@ -23,6 +23,7 @@ from modelbuild.actions.action import Action
 from modelbuild.actions.result import ActionResult, OutputDigest
 from modelbuild.analysis.analyze import GENERATED_FILE, SOURCE_FILE, AnalyzedTarget
 from modelbuild.analysis.context import Context
+from modelbuild.analysis.rule_call import by_class
 from modelbuild.artifact import Artifact
 from modelbuild.attribute import ResolvedTarget
 from modelbuild.cache.memory import InMemoryActionCache, InMemoryBlobStore
@@ -82,8 +83,7 @@ class RuleRunner:
     def provide(self, label: str, *providers: Provider, rule: str = "fake") -> None:
         """Let `label` be a target that provides `providers`."""
         parsed = parse_label(label, self.package)
-        by_class = {type(provider): provider for provider in providers}
-        self.targets[parsed] = AnalyzedTarget(parsed, rule, by_class)
+        self.targets[parsed] = AnalyzedTarget(parsed, rule, by_class(providers))
 
     def source(self, label: str) -> Artifact:
         """Let `label` be a source file."""
@@ -106,7 +106,7 @@ class RuleRunner:
             location = Location(f"{self.package}/BUILD.models", 1)
             raise combined(attribute_errors(error, shown, rule, name, location, "")) from None
         context = Context(label, determinism=rule.determinism)
-        providers = {type(provider): provider for provider in instance.analyze(context)}
+        providers = by_class(instance.analyze(context))
         self.targets[label] = AnalyzedTarget(label, shown, providers)
         for output in rule.declared_outputs(written):
             file = label.sibling(output)
