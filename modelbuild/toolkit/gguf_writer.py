@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import gguf
 
 from modelbuild.toolkit.gguf_model import find_family, head_dim
 from modelbuild.toolkit.gguf_tensor import StoredTensor
-from modelbuild.toolkit.gguf_tokenizer import read_tokenizer
+from modelbuild.toolkit.gguf_vocabulary import write_tokenizer
 from modelbuild.toolkit.model_tree import read_config, write_json
 from modelbuild.toolkit.request import ToolError
 
@@ -34,21 +33,9 @@ def write_gguf(
     _write_keys(writer, config, kind, licence)
     for key, value in (extra or {}).items():
         writer.add_uint32(key, value)
-    _write_tokenizer(writer, model, int(config["vocab_size"]))
+    write_tokenizer(writer, model, int(config["vocab_size"]))
     for tensor in tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def write_vocabulary(path: Path, tokenizer: Path, vocab_size: int) -> None:
-    """Write a file with the tokenizer alone, as `vocab_only` of llama.cpp loads it."""
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_vocab_size(vocab_size)
-    _write_tokenizer(writer, tokenizer, vocab_size)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -96,24 +83,3 @@ def _write_keys(writer: gguf.GGUFWriter, config: Mapping[str, Any], kind: str, l
     writer.add_rope_dimension_count(dim)
     writer.add_rope_freq_base(float(rope.get("rope_theta", config.get("rope_theta", 10000.0))))
     writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
-
-
-def _write_tokenizer(writer: gguf.GGUFWriter, directory: Path, vocab_size: int) -> None:
-    tokenizer = read_tokenizer(directory, vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(tokenizer.pre)
-    writer.add_token_list(tokenizer.tokens)
-    writer.add_token_types(tokenizer.types)
-    writer.add_token_merges(tokenizer.merges)
-    if tokenizer.bos is not None:
-        writer.add_bos_token_id(tokenizer.bos)
-    if tokenizer.eos is not None:
-        writer.add_eos_token_id(tokenizer.eos)
-    if tokenizer.pad is not None:
-        writer.add_pad_token_id(tokenizer.pad)
-    writer.add_add_bos_token(tokenizer.bos is not None)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
-    writer.add_string("modelbuild.prompt_suffix", tokenizer.prompt_suffix)
-    suffix = json.dumps(tokenizer.prompt_suffix)
-    writer.add_chat_template("{{ bos_token }}{{ messages[-1]['content'] }}{{ " + suffix + " }}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from modelbuild.toolkit.gguf_writer import write_vocabulary
+from modelbuild.toolkit.gguf_vocabulary import write_vocabulary
 from modelbuild.toolkit.llama_cpp import LlamaVocabulary
 from modelbuild.toolkit.request import Request, ToolError
 

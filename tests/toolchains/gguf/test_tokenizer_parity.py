@@ -83,7 +83,7 @@ def test_another_splitting_is_told_with_the_text_and_both_lists(tmp_path: Path) 
         tmp_path / "other",
         pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level()]),
     )
-    from modelbuild.toolkit.gguf_writer import write_vocabulary
+    from modelbuild.toolkit.gguf_vocabulary import write_vocabulary
 
     write_vocabulary(tmp_path / "one.gguf", tmp_path / "one", size)
     probes = tmp_path / "p.jsonl"
