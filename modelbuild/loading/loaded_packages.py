@@ -1,0 +1,141 @@
+"""The packages that one call of load_graph has loaded, and the facts that rests on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from modelbuild.errors import LoadError, ModelbuildError
+from modelbuild.label import Label
+from modelbuild.loading.declaration import PackageDeclaration, combined
+from modelbuild.loading.evaluator import EvaluatedPackage, Evaluator
+from modelbuild.loading.package import Facts, Package, Target, package_str
+from modelbuild.loading.rule_file import RuleClasses
+from modelbuild.loading.source_file import BUILD_FILE, source_line
+from modelbuild.loading.suggestion import did_you_mean
+from modelbuild.loading.workspace import FOREIGN_BUILD_FILES, WORKSPACE_FILE, Workspace
+
+PackageKey = tuple[str, str]
+"""Repository and package."""
+
+
+class LoadedPackages:
+    """Loads packages on demand, each once. messages: what `print` in BUILD files said."""
+
+    def __init__(self, workspace: Workspace, evaluator: Evaluator, builtin: Mapping[str, str]) -> None:
+        self.workspace = workspace
+        self._evaluator = evaluator
+        self._classes = RuleClasses(workspace.root_of, builtin)
+        self._packages: dict[PackageKey, Package | None] = {}
+        self._files: set[str] = {os.path.join(workspace.root, WORKSPACE_FILE)}
+        self._directories: set[str] = set()
+        self._absent: set[str] = set()
+        self._crossings: dict[PackageKey, bool] = {}
+        self.messages: list[str] = []
+
+    def get(self, key: PackageKey) -> Package | None:
+        """A package that `ensure` was asked for; None when there is none."""
+        return self._packages.get(key)
+
+    def __iter__(self) -> Iterator[Package]:
+        """All that were loaded."""
+        return (package for package in self._packages.values() if package is not None)
+
+    def target(self, label: Label) -> Target | None:
+        """The target of a label that names one, or names an output of one; its package is loaded."""
+        package = self._packages.get((label.repository, label.package))
+        if package is None:
+            return None
+        return package.targets.get(label.name) or package.targets.get(package.generated.get(label.name, ""))
+
+    def facts(self) -> Facts:
+        """What everything so far rests on."""
+        return Facts(
+            tuple(sorted(self._files | self._classes.files)),
+            tuple(sorted(self._directories)),
+            tuple(sorted(self._absent)),
+        )
+
+    def below(self, package: str, repository: str) -> list[PackageKey]:
+        """The packages at and below a directory; the directories listed to find them are facts."""
+        listing = self.workspace.find_packages(package, repository)
+        self._directories.update(listing.directories)
+        return [(repository, found) for found in listing.packages]
+
+    def is_package(self, package: str) -> bool:
+        """Whether a package of the workspace has a BUILD file."""
+        return self._exists(("", package))
+
+    def _exists(self, key: PackageKey) -> bool:
+        """Whether a package has a BUILD file; the answer is a fact."""
+        path = self.workspace.build_file(key[1], key[0])
+        found = self.workspace.is_package(key[1], key[0])
+        (self._files if found else self._absent).add(path)
+        return found
+
+    def ensure(self, keys: Iterable[PackageKey]) -> None:
+        """Load packages that are not loaded; those that do not exist are remembered as None."""
+        wanted = []
+        for key in dict.fromkeys(keys):
+            if key in self._packages:
+                continue
+            if self._exists(key):
+                wanted.append(key)
+            else:
+                self._packages[key] = None
+        errors: list[ModelbuildError] = []
+        for evaluated in self._evaluated(wanted):
+            self._files.update(evaluated.files)
+            self._directories.update(evaluated.directories)
+            self.messages += evaluated.messages
+            root = self.workspace.root_of(evaluated.repository)
+            try:
+                package = PackageDeclaration(evaluated, root, self._classes, self.crosses).package()
+            except LoadError as error:
+                errors.append(error)
+                continue
+            self._packages[evaluated.repository, evaluated.package] = package
+        if errors:
+            raise combined(errors)
+
+    def _evaluated(self, keys: Sequence[PackageKey]) -> Iterator[EvaluatedPackage]:
+        try:
+            yield from self._evaluator.evaluate(keys)
+        except LoadError as error:
+            error.source_line = source_line(self.workspace.root, error.location)
+            raise
+
+    def crosses(self, repository: str, package: str, name: str) -> str | None:
+        """The subpackage that a file name reaches into, if there is one."""
+        parts = name.split("/")
+        for count in range(len(parts) - 1, 0, -1):
+            inner = "/".join(parts[:count])
+            path = f"{package}/{inner}" if package else inner
+            key = (repository, path)
+            if key not in self._crossings:
+                self._crossings[key] = self._exists(key)
+            if self._crossings[key]:
+                return path
+        return None
+
+    def missing(self, repository: str, package: str) -> LoadError:
+        """The error that there is no such package."""
+        shown = package_str(repository, package)
+        directory = os.path.dirname(self.workspace.build_file(package, repository))
+        if not repository and self.workspace.is_skipped(package):
+            return LoadError(
+                f"there is no package `{shown}`",
+                notes=("its directory is ignored, or belongs to another workspace",),
+            )
+        if not os.path.isdir(directory):
+            known = self.workspace.find_packages("", repository).packages
+            hint = did_you_mean(shown, (package_str(repository, name) for name in known if name))
+            return LoadError(
+                f"there is no package `{shown}`", notes=("there is no such directory",), hint=hint
+            )
+        notes = (f"its directory has no file `{BUILD_FILE}`",)
+        if os.path.isdir(os.path.join(directory, BUILD_FILE)):
+            notes = (f"`{BUILD_FILE}` is a directory there",)
+        foreign = [n for n in FOREIGN_BUILD_FILES if os.path.isfile(os.path.join(directory, n))]
+        hint = f"it has `{foreign[0]}`, which modelbuild does not read; rename it" if foreign else None
+        return LoadError(f"there is no package `{shown}`", notes=notes, hint=hint)
