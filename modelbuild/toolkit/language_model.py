@@ -15,11 +15,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
+from modelbuild.toolkit.model_tree import read_config
+from modelbuild.toolkit.packed_weights import GPTQ, packed_bits, read_dense
 from modelbuild.toolkit.request import ToolError
 from modelbuild.toolkit.task import Batch, Examples, Outputs
 
@@ -208,11 +211,17 @@ class LanguageModel:
         return model
 
     def load(self, model: Path) -> torch.nn.Module:
-        """Read a model tree; `config.json` and safetensors only."""
+        """Read a model tree; `config.json` and safetensors only.
+
+        Packed weights become floats. compressed-tensors does that inside transformers; AutoGPTQ's format is
+        read here, because what transformers needs for it is not part of this environment.
+        """
         if not any(model.glob("*.safetensors")):
             raise ToolError(
                 f"`{model.name}` holds no safetensors", hint="pickled weights are refused; convert them"
             )
+        if (read_config(model).get("quantization_config") or {}).get("quant_method") == GPTQ:
+            return _load_gptq(model)
         loaded = AutoModelForCausalLM.from_pretrained(
             str(model), dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
@@ -251,6 +260,25 @@ class LanguageModel:
 
         layers = tuple(rows(layer) for layer in output.hidden_states) if hidden else ()
         return Outputs(rows(output.logits).float(), layers)
+
+
+def _load_gptq(model: Path) -> torch.nn.Module:
+    keys = read_config(model)
+    tensors = read_dense(model, packed_bits(keys))
+    del keys["quantization_config"]
+    config = AutoConfig.for_model(**keys)
+    state = {name: torch.from_numpy(np.array(array, dtype=np.float32)) for name, array in tensors.items()}
+    kind: Any = type(AutoModelForCausalLM.from_config(config))
+    loaded, facts = kind.from_pretrained(
+        None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+    )
+    for wrong in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if facts[wrong]:
+            raise ToolError(
+                f"the weights of `{model.name}` do not fit its config.json: {sorted(facts[wrong])}"
+            )
+    assert isinstance(loaded, torch.nn.Module)
+    return loaded.eval()
 
 
 def _check_keys(architecture: Mapping[str, Any]) -> None:

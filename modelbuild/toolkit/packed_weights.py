@@ -1,9 +1,14 @@
-"""Packed integer weights as compressed-tensors stores them (`pack-quantized`). Needs numpy and safetensors.
+"""Packed integer weights of compressed-tensors and of AutoGPTQ. Needs numpy and safetensors.
 
-A quantized `x.weight` [rows, columns] is stored as `x.weight_packed` (int32; the codes of a row, offset
-by 2^(bits-1), as one little-endian stream of bits), `x.weight_scale` [rows, groups] and `x.weight_shape`;
-asymmetric ones also have `x.weight_zero_point`, packed along the rows. The weight is (code - zero) * scale.
-An embedding may be stored both as floats and, in `embeddings.safetensors`, packed.
+compressed-tensors (`pack-quantized`): a quantized `x.weight` [rows, columns] is stored as `x.weight_packed`
+(int32; the codes of a row, offset by 2^(bits-1), as one little-endian stream of bits), `x.weight_scale`
+[rows, groups] and `x.weight_shape`; asymmetric ones also have `x.weight_zero_point`, packed along the rows.
+The weight is (code - zero) * scale. An embedding may be stored both as floats and, in
+`embeddings.safetensors`, packed.
+
+AutoGPTQ (`gptq`): `x.qweight` (int32 [columns * bits / 32, rows]; unsigned codes, packed down the columns),
+`x.scales` [groups, rows], `x.qzeros` (int32 [groups, rows * bits / 32]; one less than the zero point) and
+`x.g_idx`, the group of each column.
 """
 
 from __future__ import annotations
@@ -21,6 +26,9 @@ from modelbuild.toolkit.model_tree import weight_files
 from modelbuild.toolkit.request import ToolError
 
 Array = npt.NDArray[np.generic]
+
+GPTQ = "gptq"
+"""How `config.json` names AutoGPTQ's method and its checkpoint format."""
 
 _DTYPES: Mapping[str, str] = {
     "F64": "<f8",
@@ -104,7 +112,12 @@ def read_tensors(model: Path) -> dict[str, Array]:
 
 def packed_bits(config: Mapping[str, Any]) -> int:
     """How wide the packed weights are that a model's `config.json` speaks of; 0 when it speaks of none."""
-    groups = (config.get("quantization_config") or {}).get("config_groups") or {}
+    quantization = config.get("quantization_config") or {}
+    if quantization.get("quant_method") == GPTQ:
+        if quantization.get("checkpoint_format", GPTQ) != GPTQ or quantization.get("dynamic"):
+            raise ToolError("of GPTQ's checkpoint formats, only `gptq` with one width is supported")
+        return int(quantization["bits"])
+    groups = quantization.get("config_groups") or {}
     bits = {group["weights"]["num_bits"] for group in groups.values()}
     if len(bits) > 1:
         raise ToolError("weights of several widths in one model are not supported")
@@ -115,6 +128,9 @@ def split_packed(tensors: Mapping[str, Array], bits: int) -> tuple[dict[str, Pac
     """Separate packed weights (by the name of the weight, `x.weight`) from the tensors stored as they are."""
     packed: dict[str, PackedWeight] = {}
     plain = dict(tensors)
+    for key in [name for name in tensors if name.endswith(".qweight")]:
+        name = key.removesuffix(".qweight")
+        packed[f"{name}.weight"] = _take_gptq(name, plain, bits)
     for key in [name for name in tensors if name.endswith("_packed")]:
         name = key.removesuffix("_packed")
         words = plain.pop(key)
@@ -132,6 +148,30 @@ def split_packed(tensors: Mapping[str, Array], bits: int) -> tuple[dict[str, Pac
         if floats is not None and not np.array_equal(floats, packed[name].dequantized()):
             raise ToolError(f"`{name}` is stored twice, packed and as floats, and they differ")
     return packed, plain
+
+
+def _take_gptq(name: str, plain: dict[str, Array], bits: int) -> PackedWeight:
+    """Move a layer of AutoGPTQ's format out of `plain`."""
+    if bits not in (2, 4, 8):
+        raise ToolError(f"the GPTQ checkpoint has {bits}-bit weights, which are not supported here")
+    try:
+        words, zero_words, scales, order = (
+            plain.pop(f"{name}.{part}") for part in ("qweight", "qzeros", "scales", "g_idx")
+        )
+    except KeyError as error:
+        raise ToolError(f"the packed weight `{name}` lacks {error}") from error
+    columns, (groups, rows) = len(order), scales.shape
+    if columns % groups or not np.array_equal(order, np.arange(columns) // (columns // groups)):
+        raise ToolError(
+            f"the columns of `{name}` are not in their own order",
+            "quantize without act-order: no other format here can hold such groups",
+        )
+    codes = unpack(np.ascontiguousarray(words.T, dtype="<i4"), bits, columns)
+    ones = np.uint32(sum(1 << shift for shift in range(0, 32, bits)))
+    stored = np.ascontiguousarray(zero_words, dtype="<i4").view(np.uint32) + ones
+    zeros = np.ascontiguousarray(unpack(stored.view(np.int32), bits, rows).T)
+    floats = np.ascontiguousarray(scales.T).astype(np.float32)
+    return PackedWeight(codes, floats, zeros if zeros.any() else None, bits)
 
 
 def read_dense(model: Path, bits: int) -> dict[str, Array]:

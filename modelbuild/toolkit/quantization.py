@@ -7,7 +7,7 @@ and Q8_0) can hold the same weights bit for bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,17 @@ class Grid:
             "scale_dtype": "torch.float16",
             "actorder": None,
         }
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Linear layers as a format of their own stores them; embeddings and output matrices are not among them.
+
+    tensors: module name -> its tensors by their full names. config: for `quantization_config`.
+    """
+
+    tensors: Mapping[str, Mapping[str, torch.Tensor]]
+    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -181,37 +192,62 @@ def linear_names(model: torch.nn.Module) -> list[str]:
 
 
 def write_quantized(
-    source: Path, target: Path, layers: Mapping[str, Layer], grid: Grid, scheme: str, model: torch.nn.Module
+    source: Path,
+    target: Path,
+    layers: Mapping[str, Layer],
+    grid: Grid,
+    scheme: str,
+    model: torch.nn.Module,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Write the tree: packed weights, the other tensors as they are, config.json, quantization.json.
 
-    layers: module name -> its quantized weight; the modules are those of `model`. transformers cannot read a
-    packed embedding, so a rounded one is stored as float32 numbers on its grid; its codes are those of the
-    output matrix it is tied to, else they lie in `embeddings.safetensors`.
+    layers: module name -> its quantized weight; the modules are those of `model`. checkpoint: for linear
+    layers, in place of compressed-tensors' format. transformers cannot read a packed embedding, so a rounded
+    one is stored as float32 numbers on its grid; its codes are those of the output matrix it is tied to, else
+    they lie in `embeddings.safetensors`.
     """
     target.mkdir(parents=True)
+    kept = _other_tensors(source, layers)
+    config = read_config(source)
+    packed = _linear_layers(model, layers) if checkpoint is None else set(checkpoint.tensors)
+    tensors, aside = dict(kept), dict[str, torch.Tensor]()
+    stored = {id(layer) for name, layer in layers.items() if name in packed}
+    for name, layer in layers.items():
+        if name in packed:
+            tensors |= _packed_tensors(name, layer.weight) if checkpoint is None else checkpoint.tensors[name]
+            continue
+        if checkpoint is not None and config.get("tie_word_embeddings") and _is_output(model, name):
+            continue  # The embedding, which stands for both.
+        tensors[f"{name}.weight"] = torch.from_numpy(layer.weight.dequantized())
+        if id(layer) not in stored:
+            aside |= _packed_tensors(name, layer.weight)
+    _save(tensors, target / "model.safetensors")
+    if aside:
+        _save(aside, target / "embeddings.safetensors")
+    if checkpoint is not None:
+        config["quantization_config"] = dict(checkpoint.config)
+    else:
+        if config.get("tie_word_embeddings") and len(stored) < len(layers):
+            config["tie_word_embeddings"] = False  # Equal values, stored in two ways.
+        config["quantization_config"] = _compressed_tensors(model, layers, grid)
+    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    copy_tokenizer(source, target)
+    _write_report(target / "quantization.json", layers, kept, grid, scheme)
+
+
+def _other_tensors(source: Path, layers: Mapping[str, Layer]) -> dict[str, torch.Tensor]:
     kept: dict[str, torch.Tensor] = {}
     for path in weight_files(source):
         with safe_open(path, framework="pt") as stored:
             for name in sorted(stored.keys()):
                 if name.removesuffix(".weight") not in layers:
                     kept[name] = stored.get_tensor(name)
-    tensors, aside = dict(kept), dict[str, torch.Tensor]()
-    linear = {id(layer) for name, layer in layers.items() if _is_linear(model, name)}
-    for name, layer in layers.items():
-        if _is_linear(model, name):
-            tensors |= _packed_tensors(name, layer.weight)
-            continue
-        tensors[f"{name}.weight"] = torch.from_numpy(layer.weight.dequantized())
-        if id(layer) not in linear:
-            aside |= _packed_tensors(name, layer.weight)
-    _save(tensors, target / "model.safetensors")
-    if aside:
-        _save(aside, target / "embeddings.safetensors")
-    config = read_config(source)
-    if config.get("tie_word_embeddings") and len(linear) < len(layers):
-        config["tie_word_embeddings"] = False  # Equal values, stored in two ways.
-    config["quantization_config"] = {
+    return kept
+
+
+def _compressed_tensors(model: torch.nn.Module, layers: Mapping[str, Layer], grid: Grid) -> dict[str, Any]:
+    return {
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "quantization_status": "compressed",
@@ -220,8 +256,11 @@ def write_quantized(
             "group_0": {"targets": ["Linear"], "format": "pack-quantized", "weights": grid.scheme()}
         },
     }
-    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    copy_tokenizer(source, target)
+
+
+def _write_report(
+    path: Path, layers: Mapping[str, Layer], kept: Mapping[str, torch.Tensor], grid: Grid, scheme: str
+) -> None:
     rows = [
         {
             "name": name,
@@ -234,12 +273,15 @@ def write_quantized(
     floats = [
         {"name": name, "dtype": str(t.dtype).removeprefix("torch.")} for name, t in sorted(kept.items())
     ]
-    summary = {"schema": 1, "scheme": scheme, **asdict(grid), "layers": rows, "not_quantized": floats}
-    write_json(target / "quantization.json", summary)
+    write_json(path, {"schema": 1, "scheme": scheme, **asdict(grid), "layers": rows, "not_quantized": floats})
 
 
-def _is_linear(model: torch.nn.Module, name: str) -> bool:
-    return isinstance(model.get_submodule(name), torch.nn.Linear)
+def _linear_layers(model: torch.nn.Module, names: Iterable[str]) -> set[str]:
+    return {name for name in names if isinstance(model.get_submodule(name), torch.nn.Linear)}
+
+
+def _is_output(model: torch.nn.Module, name: str) -> bool:
+    return not isinstance(model.get_submodule(name), torch.nn.Embedding)
 
 
 def _packed_tensors(name: str, weight: PackedWeight) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from modelbuild.api import (
     DatasetInfo,
     DefaultInfo,
     Dep,
+    Lock,
     ModelInfo,
     Provider,
     PythonTool,
@@ -29,14 +30,21 @@ _RTN_TOOLS = {
     "language_modeling": ("tool.py", _TEXT),
     "image_classification": ("image_tool.py", _DISTRIBUTIONS),
 }
-_GPTQ = (*_TEXT, "datasets", "llmcompressor", "loguru", "tqdm")
+_LLMCOMPRESSOR = PythonTool(
+    Path(__file__).with_name("gptq_tool.py"),
+    (*_TEXT, "datasets", "llmcompressor", "loguru", "tqdm"),
+    TRANSFORMERS_PRELOAD,
+)
+GPTQMODEL = PythonTool(
+    Path(__file__).with_name("gptqmodel_tool.py"), lock=Lock(Path(__file__).with_name("gptqmodel.lock"))
+)
 _GPTQ_BITS = (4, 8)
 
 
 class Quantize(Rule):
     """Quantizes the weights of `model` to integers with shared scales; activations stay as they are.
 
-    `gptq` (Frantar et al. 2022, as llmcompressor implements it) rounds column by column and lets the columns
+    `gptq` (Frantar et al. 2022, as `backend` implements it) rounds column by column and lets the columns
     to come make up for the error, measured on the split `calibration`. `rtn` rounds each weight to the
     nearest value: the baseline of every comparison. Scales are float16 *before* codes are computed, so that 4
     bits, group_size 32, symmetric is the grid of GGUF's Q4_0, and packing it there loses nothing.
@@ -44,14 +52,18 @@ class Quantize(Rule):
     Every linear layer is quantized; one that cannot be is an error. `embeddings` says what becomes of the
     embedding and of a language model's output matrix. Norms and biases stay as they are.
 
-    Output: a tree in compressed-tensors' format `pack-quantized`, which transformers loads, with
-    `quantization.json`: the error of every layer, and what was not quantized.
+    Output: a tree in compressed-tensors' format `pack-quantized`, or with the backend `gptqmodel` in
+    AutoGPTQ's; transformers loads both. In it `quantization.json`: the error of every layer, and what was not
+    quantized.
     """
 
     model: Dep[ModelInfo]
     """The parent, in floating point."""
     scheme: Literal["gptq", "rtn"]
     """How codes are chosen."""
+    backend: Literal["llmcompressor", "gptqmodel"] = "llmcompressor"
+    """Who implements `gptq`, and so the format of the output; `gptqmodel` continues AutoGPTQ, and runs in an
+    environment of its own."""
     bits: Literal[2, 3, 4, 8] = 4
     """Of a code; `gptq` takes 4 and 8."""
     group_size: int = Field(default=32, ge=0)
@@ -91,6 +103,9 @@ class Quantize(Rule):
         }
         inputs = {"model": info.weights}
         file, distributions = _RTN_TOOLS[info.task]
+        tool = PythonTool(Path(__file__).with_name(file), distributions, TRANSFORMERS_PRELOAD)
+        if self.scheme != "gptq" and self.backend != "llmcompressor":
+            ctx.fail(f"`{self.backend}` implements `gptq` only", hint='use scheme = "gptq"')
         if self.scheme == "gptq":
             inputs["calibration"] = self._calibration(ctx, info.task)
             params |= {
@@ -98,10 +113,10 @@ class Quantize(Rule):
                 "damping": self.damping,
                 "seed": self.seed,
             }
-            file, distributions = "gptq_tool.py", _GPTQ
+            tool = GPTQMODEL if self.backend == "gptqmodel" else _LLMCOMPRESSOR
         out = ctx.declare_tree("model")
         ctx.run(
-            tool=PythonTool(Path(__file__).with_name(file), distributions, TRANSFORMERS_PRELOAD),
+            tool=tool,
             mnemonic="Quantize",
             inputs=inputs,
             outputs={"model": out},
@@ -121,7 +136,7 @@ class Quantize(Rule):
             info,
             weights=out,
             dtype=f"int{self.bits}",
-            format="compressed-tensors",
+            format="gptq" if self.backend == "gptqmodel" else "compressed-tensors",
             quantization=quantization,
             parent=self.model.label,
         )

@@ -39,12 +39,23 @@ def test_gptq_calibrates() -> None:
     assert (info.dtype, info.format, info.quantization["group_size"]) == ("int4", "compressed-tensors", 32)
 
 
+def test_gptqmodel_runs_in_its_own_environment_and_writes_its_own_format() -> None:
+    target = runner().analyze(
+        Quantize, model=":model", scheme="gptq", backend="gptqmodel", calibration=":data", threads=3
+    )
+    assert isinstance(target.action.tool, PythonTool)
+    assert target.action.tool.lock is not None
+    assert target.action.threads == 3
+    assert target.get(ModelInfo).format == "gptq"
+
+
 @pytest.mark.parametrize(
     ("model", "attributes", "message"),
     [
         ({}, {"scheme": "gptq"}, "needs data to calibrate"),
         ({}, {"scheme": "gptq", "calibration": ":train"}, "no split `calibration`"),
         ({}, {"scheme": "gptq", "calibration": ":data", "bits": 3}, "3 bits is not supported"),
+        ({}, {"scheme": "rtn", "backend": "gptqmodel"}, "implements `gptq` only"),
         ({}, {"scheme": "rtn", "group_size": 24}, "does not divide `hidden_size` 64"),
         ({}, {"scheme": "rtn", "group_size": 64}, "does not divide `intermediate_size` 96"),
         ({}, {"scheme": "rtn", "bits": 5}, "bits"),
