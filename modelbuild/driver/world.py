@@ -76,7 +76,7 @@ class BuildWorld:
 
     def tool_identity(self, action: Action) -> str:
         """The digest of the action's tool and environment."""
-        identity = self._identities.identity(action.tool, action.params)
+        identity = self._identities.identity(action.tool, action.params, action.runner)
         self.environment.update(identity.facts)
         return identity.digest
 
@@ -118,7 +118,7 @@ class BuildWorld:
 
     def detail(self, action: Action, inputs: Mapping[str, OutputDigest]) -> dict[str, Any]:
         """What the components of the action's key are made of, for `explain`."""
-        identity = self._identities.identity(action.tool, action.params)
+        identity = self._identities.identity(action.tool, action.params, action.runner)
         return {
             "params": action.params,
             "tool": identity.detail,

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import modelbuild
@@ -28,7 +28,10 @@ from modelbuild.errors import AnalysisError, Location
 from modelbuild.execution.distributions import Closure, InstalledDistributions
 from modelbuild.execution.host_program import PROGRAM_FOLDERS, find_program, parse_program
 from modelbuild.execution.lock_file import read_lock
+from modelbuild.execution.sysroot import find_emulator
+from modelbuild.execution.sysroot_lock import read_sysroot_lock
 from modelbuild.execution.tool_sources import ToolSources, read_tool_sources
+from modelbuild.runner import Runner
 from modelbuild.tool import Lock, PythonTool, ShellTool, Tool, TreeTool
 
 _SCHEMA = 1
@@ -45,7 +48,8 @@ Stat = tuple[int, int, int]
 @dataclass(frozen=True, slots=True)
 class ToolIdentity:
     """digest: sha256 of `detail`. detail: `files`, `python`, `machine`, `distributions` or `lock`, and, for
-    tools that name some, `programs` and `lock of NAME`; for `explain`.
+    tools that name some, `programs` and `lock of NAME`; for those of a device `runner` and `sysroot`; for
+    `explain`.
 
     facts: the paths this rests on; while all of them stat the same, so does it.
     """
@@ -76,14 +80,14 @@ class ToolIdentities:
         self._python = f"{sys.version_info.major}.{sys.version_info.minor}"
         self._lock = threading.RLock()
         self._stats: dict[str, Stat | None] = {}
-        self._tools: dict[PythonTool, ToolIdentity] = {}
+        self._tools: dict[tuple[PythonTool, Runner | None], ToolIdentity] = {}
         self._shells: dict[frozenset[str], ToolIdentity] = {}
         self._programs: dict[str, str | None] = {}
         self._stored: dict[str, Any] | None = None
         self._dirty = False
 
-    def identity(self, tool: Tool, params: Mapping[str, Any]) -> ToolIdentity:
-        """The identity of `tool` as an action with `params` runs it.
+    def identity(self, tool: Tool, params: Mapping[str, Any], runner: Runner | None = None) -> ToolIdentity:
+        """The identity of `tool` as an action with `params` runs it, on the device behind `runner` if any.
 
         Raises AnalysisError for an import that is not declared, EnvironmentFailure for a distribution or a
         program that is not installed, and for a lock that is not there.
@@ -92,19 +96,20 @@ class ToolIdentities:
             if isinstance(tool, ShellTool):
                 return self._shell(str(params["command"]))
             if isinstance(tool, PythonTool):
-                if tool not in self._tools:
-                    self._tools[tool] = self._python_tool(tool)
-                return self._tools[tool]
+                key = (tool, replace(runner, address="") if runner else None)
+                if key not in self._tools:
+                    self._tools[key] = self._python_tool(tool, runner)
+                return self._tools[key]
             name = "tree" if isinstance(tool, TreeTool) else "write"
             return _identify({"builtin": f"{name}-{_BUILTIN_VERSION}"}, ())
 
-    def changed(self, tool: Tool, params: Mapping[str, Any]) -> list[str]:
+    def changed(self, tool: Tool, params: Mapping[str, Any], runner: Runner | None = None) -> list[str]:
         """The files of `tool` that are not what they were when its identity was taken.
 
         Folders are left out: what appears beside a tool while it runs is not what it was loaded from.
         """
         with self._lock:
-            paths = self.identity(tool, params).facts
+            paths = self.identity(tool, params, runner).facts
             known = [(path, self._stats[path]) for path in paths if path in self._stats]
         return [path for path, stat in known if stat != _stat(path) and not os.path.isdir(path)]
 
@@ -120,11 +125,12 @@ class ToolIdentities:
                     json.dump(self._stored, stream, separators=(",", ":"))
                 os.replace(temporary, self._file)
 
-    def _python_tool(self, tool: PythonTool) -> ToolIdentity:
+    def _python_tool(self, tool: PythonTool, runner: Runner | None) -> ToolIdentity:
         source = os.path.abspath(tool.source)
         named = [[name, str(lock.path), lock.platform, lock.python_version] for name, lock in _locks(tool)]
         declared = [sorted(tool.distributions), named, sorted(tool.programs)]
-        key = json.dumps([source, *declared, self._toolkit, sys.version, self._machine])
+        where = [runner.kind, runner.cpu, str(runner.sysroot)] if runner else []
+        key = json.dumps([source, *declared, *where, self._toolkit, sys.version, self._machine])
         known = self._recall("tools", key)
         if known is not None:
             return _identify(known[0], tuple(known[1]))
@@ -144,7 +150,9 @@ class ToolIdentities:
             *sorted(folders),  # A new file there may shadow what an import found elsewhere.
             *locks,
         ]
-        if tool.lock is None:
+        if runner is not None:
+            detail |= self._device(tool, runner, facts)
+        elif tool.lock is None:
             closure = self._installed.closure(tool.distributions)
             self._check_declared(tool, sources, closure)
             detail["distributions"] = closure.versions
@@ -160,6 +168,26 @@ class ToolIdentities:
             facts += found
         self._remember("tools", key, detail, facts, started)
         return _identify(detail, tuple(facts))
+
+    def _device(self, tool: PythonTool, runner: Runner, facts: list[str]) -> dict[str, Any]:
+        """What stands in for this machine and its Python. Adds the paths this rests on to `facts`."""
+        check_device_tool(tool, runner)
+        python = read_lock(tool.lock, self._machine).python_version if tool.lock else self._python
+        detail = {"machine": f"linux-{runner.cpu}", "runner": {"kind": runner.kind}, "python": python}
+        if runner.sysroot is None:
+            return detail
+        lock = read_sysroot_lock(runner.sysroot)
+        if tool.lock is not None and python != lock.python:
+            raise AnalysisError(
+                f"`{tool.lock.path.name}` is for Python {python}, and `{lock.name}` has {lock.python}",
+                hint=f'name the Python of the device: Lock(path, "{tool.lock.platform}", "{lock.python}")',
+            )
+        emulator = find_emulator(lock)
+        for path in (str(lock.path), emulator):
+            self._fact(path)
+            facts.append(path)
+        identity = {"emulator": self._program_digest(os.path.realpath(emulator)), **lock.identity}
+        return detail | {"runner": {"kind": runner.kind}, "sysroot": identity, "python": lock.python}
 
     def _host_programs(self, tool: PythonTool) -> tuple[dict[str, str], list[str]]:
         """Name -> digest of what it stands for, and the paths this rests on."""
@@ -263,6 +291,20 @@ def machine_name() -> str:
 def platform_machine() -> str:
     """The machine's architecture, `x86_64`: floating-point results differ between architectures."""
     return os.uname().machine
+
+
+def check_device_tool(tool: PythonTool, runner: Runner) -> None:
+    """Raise AnalysisError unless a device can run the tool."""
+    if tool.lock is not None and not tool.lock.platform:
+        raise AnalysisError(
+            f"the lock `{tool.lock.path.name}` is for this machine, and its tool runs on {runner.cpu}",
+            hint="name the platform of its wheels, such as `aarch64-manylinux_2_28`",
+        )
+    if tool.packages or tool.programs:
+        raise AnalysisError(
+            f"`{tool.source.name}` runs on {runner.cpu}, where this machine's packages and programs are not",
+            hint="what a device tool imports is in its `lock`",
+        )
 
 
 def _identify(detail: Mapping[str, Any], facts: tuple[str, ...]) -> ToolIdentity:

@@ -21,6 +21,8 @@ from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.digest import Digest, digest_file
 from modelbuild.errors import ActionFailed, AnalysisError, CacheError, Interrupted, ModelbuildError
 from modelbuild.execution.collect import BadOutput, OutputCollector, OutputPolicy
+from modelbuild.execution.device_runner import DeviceCall, DeviceRunner, stage_tool
+from modelbuild.execution.devices import Devices
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.executor import ExecutionContext, LocalBlobs, PreparedAction, Progress
 from modelbuild.execution.host_program import parse_program
@@ -55,11 +57,17 @@ _REQUEST = "request.json"
 
 @dataclass(frozen=True, slots=True)
 class _Equipment:
-    """What a tool runs with. packages: name -> directory. programs: name -> absolute path."""
+    """What a tool runs with. packages: name -> directory. programs: name -> absolute path.
+
+    device: where it runs, if not in a worker. own, own_digest: its packages there, and their lock's digest.
+    """
 
     kind: WorkerKind
     packages: Mapping[str, str] = field(default_factory=dict)
     programs: Mapping[str, str] = field(default_factory=dict)
+    device: DeviceRunner | None = None
+    own: str = ""
+    own_digest: str = ""
 
 
 class LocalExecutor:
@@ -90,6 +98,7 @@ class LocalExecutor:
         self._identities = identities
         self._environments = environments or ToolEnvironments(cache_dir, warn=warn)
         self._pool = WorkerPool(warn)
+        self._devices = Devices(self._environments, self._pool)
 
     def open(self) -> None:
         """Claim the work directory, and clear it of what a killed build left. Raises CacheError."""
@@ -119,11 +128,11 @@ class LocalExecutor:
         if not isinstance(tool, PythonTool):
             return
         with contextlib.suppress(ModelbuildError):
-            if tool.lock is None:
+            if tool.lock is None and action.runner is None:
                 self._pool.start(WorkerKind(python=True, preload=tool.preload))
             for lock in tool.locks:
                 made = self._environments.start(lock)
-                if lock is tool.lock:
+                if lock is tool.lock and action.runner is None:
                     made.add_done_callback(lambda future: self._preload(future, tool.preload))
 
     def _preload(self, made: Future[ToolEnvironment], preload: tuple[str, ...]) -> None:
@@ -135,8 +144,6 @@ class LocalExecutor:
 
     def execute(self, prepared: PreparedAction, ctx: ExecutionContext) -> ActionResult | None:
         """See Executor."""
-        if prepared.action.runner is not None:
-            return None
         tool = prepared.action.tool
         started = time.monotonic()
         try:
@@ -220,13 +227,22 @@ class LocalExecutor:
         if not isinstance(tool, PythonTool):
             return _Equipment(SHELL)
         environments: dict[Lock, ToolEnvironment] = {}
+
+        def wait_for(name: str, count: int) -> None:
+            ctx.on_progress(Progress(0, count, f"packages of {name}", {}))
+
         for lock in tool.locks:
             file = self._environments.read(lock)
-            count = len(file.detail)
-            waiting = not self._environments.start(lock).done()
-            if waiting:
-                ctx.on_progress(Progress(0, count, f"packages of {file.name}", {}))
+            if not self._environments.start(lock).done():
+                wait_for(file.name, len(file.detail))
             environments[lock] = self._environments.acquire(lock, ctx.cancel)
+        if action.runner is not None:
+            return _Equipment(
+                SHELL,
+                device=self._devices.get(action.runner, ctx.cancel, wait_for),
+                own=environments[tool.lock].packages if tool.lock else "",
+                own_digest=self._environments.read(tool.lock).digest if tool.lock else "",
+            )
         python = environments[tool.lock].python if tool.lock is not None else ""
         if python is None:
             raise AnalysisError(
@@ -269,6 +285,16 @@ class LocalExecutor:
             environment["PATH"] = "/usr/bin:/bin"
             request["argv"] = _shell_arguments(str(action.params["command"]), directory)
         try:
+            if equipment.device is not None and isinstance(action.tool, PythonTool):
+                call = DeviceCall(
+                    directory.base,
+                    directory.log,
+                    stage_tool(action.tool, directory.base),
+                    equipment.own,
+                    equipment.own_digest,
+                    action.threads,
+                )
+                return equipment.device.run(call, ctx.cancel, ctx.on_progress)
             return self._pool.run(equipment.kind, request, ctx.cancel, ctx.on_progress)
         except FileNotFoundError as error:
             raise storage_failure(error, self._area.path) from error
@@ -303,7 +329,9 @@ class LocalExecutor:
         )
 
     def _check_tool(self, action: Action) -> None:
-        changed = self._identities.changed(action.tool, action.params) if self._identities else []
+        changed = (
+            self._identities.changed(action.tool, action.params, action.runner) if self._identities else []
+        )
         if changed:
             raise ActionFailed(
                 f"the tool of `{action.owner}` changed while the build ran it",
@@ -328,6 +356,8 @@ class LocalExecutor:
             message = f"`{action.owner}` failed: {action.mnemonic} was killed by {name}"
             if -exit_.status == signal.SIGKILL:
                 hint = "the kernel kills a process so when memory runs out"
+            if -exit_.status == signal.SIGILL and action.runner is not None:
+                hint = "was the binary made for another CPU than the one that its platform's runner has?"
         else:
             message = f"`{action.owner}` failed: {action.mnemonic} exited with code {exit_.status}"
         if isinstance(action.tool, PythonTool) and action.tool.lock is not None:

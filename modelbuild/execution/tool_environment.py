@@ -7,28 +7,20 @@ action is coming up. What it is, is in the key of the action; where it lies and 
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import fcntl
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from modelbuild.cache.environment_store import EnvironmentStore
-from modelbuild.cache.file_system import sync_file_system
-from modelbuild.cache.storage_failure import storage_failure
-from modelbuild.errors import EnvironmentFailure, Interrupted
 from modelbuild.execution.environment import machine_name
+from modelbuild.execution.environment_keeper import EnvironmentKeeper
 from modelbuild.execution.installer import Installer
 from modelbuild.execution.lock_file import LockFile, read_lock
 from modelbuild.execution.package_source import PackageSource
+from modelbuild.execution.sysroot import Sysroot, SysrootRecipe
+from modelbuild.execution.sysroot_lock import SysrootLock
 from modelbuild.tool import Lock
-
-_POLL_S = 0.05
-_AT_ONCE = 2
-"""Environments made at the same time: an installer fetches in parallel by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +46,26 @@ class ToolEnvironments:
 
         note: told what takes long. warn: told what may be wrong.
         """
-        self._store = EnvironmentStore(cache_dir)
-        self._note = note
-        self._warn = warn
-        self._closed = threading.Event()
+        self._keeper = EnvironmentKeeper(cache_dir, note=note, warn=warn)
         self._source = source or PackageSource
         self._lock = threading.Lock()
-        self._makers: concurrent.futures.ThreadPoolExecutor | None = None
-        self._futures: dict[str, concurrent.futures.Future[ToolEnvironment]] = {}
-        self._held: list[int] = []
         self._read: dict[Lock, LockFile] = {}
 
     def start(self, lock: Lock) -> concurrent.futures.Future[ToolEnvironment]:
         """Make it in the background, if need be. Raises what is wrong with the lock file itself."""
-        file = self.read(lock)
-        with self._lock:
-            if self._closed.is_set():
-                raise EnvironmentFailure("the build is being ended")
-            future = self._futures.get(file.digest)
-            if future is None:
-                if self._makers is None:
-                    self._makers = concurrent.futures.ThreadPoolExecutor(
-                        _AT_ONCE, thread_name_prefix="environment"
-                    )
-                future = self._futures[file.digest] = self._makers.submit(self._get, file)
-            return future
+        return self._keeper.start(LockRecipe(self.read(lock), self._source))
 
     def acquire(self, lock: Lock, cancel: threading.Event) -> ToolEnvironment:
         """The environment, which stays until `close`. Raises EnvironmentFailure, CacheError, Interrupted."""
-        future = self.start(lock)
-        while not cancel.is_set():
-            done, _ = concurrent.futures.wait((future,), timeout=_POLL_S)
-            if done:
-                return future.result()
-        raise Interrupted("waiting for a tool's environment was interrupted")
+        return self._keeper.acquire(LockRecipe(self.read(lock), self._source), cancel)
+
+    def start_sysroot(self, lock: SysrootLock) -> concurrent.futures.Future[Sysroot]:
+        """Make a device's file system in the background, if need be."""
+        return self._keeper.start(SysrootRecipe(lock))
+
+    def acquire_sysroot(self, lock: SysrootLock, cancel: threading.Event) -> Sysroot:
+        """A device's file system, likewise."""
+        return self._keeper.acquire(SysrootRecipe(lock), cancel)
 
     def read(self, lock: Lock) -> LockFile:
         """The lock file, read once: what is installed is what was read."""
@@ -98,80 +76,49 @@ class ToolEnvironments:
 
     def close(self) -> None:
         """End running installations, and let gc have what was in use."""
-        with self._lock:
-            self._closed.set()
-        if self._makers is not None:
-            self._makers.shutdown(wait=True, cancel_futures=True)
-        for descriptor in self._held:
-            os.close(descriptor)
-        self._held.clear()
+        self._keeper.close()
 
-    def _get(self, file: LockFile) -> ToolEnvironment:
-        path = self._store.path(file.digest)
-        try:
-            descriptor = self._hold(file)
-        except OSError as error:
-            raise storage_failure(error, path) from error
-        with self._lock:
-            self._held.append(descriptor)
-        self._store.touch(file.digest)
-        if file.lock.platform:
-            return ToolEnvironment(f"{path}/packages", None)
+
+@dataclass(frozen=True)
+class LockRecipe:
+    """A Recipe: what a lock pins, installed by uv."""
+
+    file: LockFile
+    source: Callable[[], PackageSource]
+
+    @property
+    def digest(self) -> str:
+        """Of lock, platform and Python."""
+        return self.file.digest
+
+    @property
+    def name(self) -> str:
+        """`tvm/requirements.lock`."""
+        return self.file.name
+
+    @property
+    def path(self) -> str:
+        """The lock file."""
+        return str(self.file.lock.path)
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        """Name -> what is pinned."""
+        return self.file.detail
+
+    def make(self, directory: str, lock_descriptor: int, cancel: threading.Event) -> Sequence[str]:
+        """See Recipe."""
+        return Installer(self.source(), cancel).install(self.file, directory, lock_descriptor)
+
+    def is_usable(self, directory: str) -> bool:
+        """The link leads to the Python that made it, which may have been removed since."""
+        return bool(self.file.lock.platform) or os.access(f"{directory}/venv/bin/python", os.X_OK)
+
+    def open(self, directory: str) -> ToolEnvironment:
+        """Where its packages lie."""
+        if self.file.lock.platform:
+            return ToolEnvironment(f"{directory}/packages", None)
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        return ToolEnvironment(f"{path}/venv/lib/{version}/site-packages", f"{path}/venv/bin/python")
-
-    def _hold(self, file: LockFile) -> int:
-        """A shared lock of an environment that is whole; makes it first if nobody else does."""
-        while True:
-            descriptor = self._store.open_lock(file.digest)
-            try:
-                while not self._closed.is_set():
-                    if self._try(descriptor, fcntl.LOCK_SH):
-                        if os.fstat(descriptor).st_nlink == 0:
-                            break  # gc removed the lock with the environment: take the new one.
-                        if self._is_whole(file):
-                            kept, descriptor = descriptor, -1
-                            return kept
-                        if self._try(descriptor, fcntl.LOCK_EX) and not self._is_whole(file):
-                            self._make(file, descriptor)
-                            continue
-                    time.sleep(_POLL_S)
-                else:
-                    raise Interrupted("making a tool's environment was interrupted")
-            finally:
-                if descriptor >= 0:
-                    os.close(descriptor)
-
-    def _try(self, descriptor: int, operation: int) -> bool:
-        try:
-            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _is_whole(self, file: LockFile) -> bool:
-        if self._store.made(file.digest) is None:
-            return False
-        # The link leads to the Python that made it, which may have been removed since.
-        return bool(file.lock.platform) or os.access(
-            f"{self._store.path(file.digest)}/venv/bin/python", os.X_OK
+        return ToolEnvironment(
+            f"{directory}/venv/lib/{version}/site-packages", f"{directory}/venv/bin/python"
         )
-
-    def _make(self, file: LockFile, descriptor: int) -> None:
-        path = self._store.path(file.digest)
-        if os.path.exists(f"{path}/made.json"):
-            self._warn(f"the environment of `{file.name}` was changed after it was made, and is made anew")
-        count = len(file.detail)
-        self._note(f"making environment `{file.name}`: {count} package{'s' if count != 1 else ''}")
-        self._store.clear(file.digest)
-        os.makedirs(path)
-        try:
-            installer = Installer(self._source(), self._closed)
-            for warning in installer.install(file, path, descriptor):
-                self._warn(warning)
-            sync_file_system(path)
-            self._store.finish(file.digest, {"lock": str(file.lock.path), "packages": dict(file.detail)})
-        except BaseException:
-            with contextlib.suppress(OSError):  # The next attempt clears it, too.
-                self._store.clear(file.digest)
-            raise

@@ -41,6 +41,8 @@ _CLONE_NEWUSER = 0x10000000
 _PACKET_BYTES = 1 << 18
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _NOT_STARTED = 126
+_PROGRESS = 3
+"""The descriptor at which a spawned tool finds its progress pipe."""
 
 RunTool = Callable[[dict[str, Any], int | None], NoReturn]
 """Runs a Python tool in a forked child: the request, and the descriptor of its progress pipe."""
@@ -132,7 +134,7 @@ class Worker:
         progress = descriptors[1] if len(descriptors) > 1 else None
         started = time.monotonic()
         if "argv" in request:
-            pid = self._spawn(request)
+            pid = self._spawn(request, progress)
         else:
             pid = os.fork()
             if pid == 0:
@@ -147,18 +149,23 @@ class Worker:
         self._poller.register(reply, select.POLLIN)
         return True
 
-    def _spawn(self, request: dict[str, Any]) -> int:
+    def _spawn(self, request: dict[str, Any], progress: int | None) -> int:
         """Start a shell command. posix_spawn copies no page tables: half the cost of fork and exec."""
         try:
+            actions: list[Any] = [
+                (os.POSIX_SPAWN_OPEN, 1, request["log"], _LOG_FLAGS, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ]
+            environment = request["environment"]
+            if progress is not None:
+                actions.append((os.POSIX_SPAWN_DUP2, progress, _PROGRESS))
+                environment = {**environment, "MODELBUILD_PROGRESS_FD": str(_PROGRESS)}
             os.chdir(request["cwd"])  # Nothing else runs in this process, so that its cwd is free.
             return os.posix_spawn(
                 request["argv"][0],
                 request["argv"],
-                request["environment"],
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 1, request["log"], _LOG_FLAGS, 0o644),
-                    (os.POSIX_SPAWN_DUP2, 1, 2),
-                ],
+                environment,
+                file_actions=actions,
                 setpgroup=0,
                 # Python ignores SIGPIPE, and its children would inherit that.
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],

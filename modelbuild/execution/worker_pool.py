@@ -88,7 +88,8 @@ class WorkerPool:
     ) -> WorkerExit:
         """Run one request to its end. Raises WorkerDied."""
         worker = self.start(kind)
-        with _Call(worker, request, reports=kind.python) as call:
+        reports = kind.python or bool(request.get("reports"))
+        with _Call(worker, request, reports=reports) as call:
             try:
                 exit_ = call.wait(cancel, on_progress)
             except WorkerDied as error:

@@ -10,6 +10,7 @@ BUILTIN_RULES: dict[str, str] = {
     "constraint_value": "modelbuild.rules.native.constraint:ConstraintValue",
     "dataset": "modelbuild.rules.dataset.rule:Dataset",
     "device_binary": "modelbuild.rules.device_binary.rule:DeviceBinary",
+    "device_runner": "modelbuild.rules.device.runner:DeviceRunner",
     "distill": "modelbuild.rules.distill.rule:Distill",
     "evaluate": "modelbuild.rules.evaluate.rule:Evaluate",
     "filegroup": "modelbuild.rules.native.filegroup:Filegroup",

@@ -26,6 +26,7 @@ from modelbuild.api import (
 from modelbuild.errors import ModelbuildError
 from modelbuild.rules.device.parity import LatencyTest, ParityTest
 from modelbuild.rules.device.rule import Probes, ReferenceLogits
+from modelbuild.rules.device.runner import SYSROOTS, DeviceRunner
 from modelbuild.runner import LOCAL
 from modelbuild.testing import RuleRunner, RuleTarget
 
@@ -177,3 +178,36 @@ def test_latency_is_judged_on_the_device() -> None:
     made = actions(target)
     assert made["Probe"].runner == device
     assert made["Verdict"].inputs["in/timing"] == made["Probe"].outputs["out/timing"]
+
+
+def test_an_emulated_device_has_the_file_system_of_its_cpu() -> None:
+    found = bench().analyze(DeviceRunner, kind="qemu-user", cpu="armv7").get(provider.RunnerInfo).runner
+    assert found == Runner("qemu-user", "armv7", SYSROOTS / "armv7.sysroot")
+
+
+def test_every_file_system_has_a_name() -> None:
+    for path in SYSROOTS.glob("*.sysroot"):
+        bench().analyze(DeviceRunner, kind="qemu-user", cpu=path.stem)
+
+
+def test_a_device_that_answers_has_an_address() -> None:
+    for address in ("pi@drone", "drone.local:2222", "pi@[fe80::1%eth0]:22"):
+        found = bench().analyze(DeviceRunner, kind="ssh", cpu="aarch64", address=address)
+        assert found.get(provider.RunnerInfo).runner == Runner("ssh", "aarch64", address=address)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"kind": "ssh"}, "`address` and the kind `ssh` belong together"),
+        ({"kind": "local", "address": "pi@drone"}, "belong together"),
+        ({"kind": "ssh", "address": "-oProxyCommand=x"}, "is no address"),
+        ({"kind": "ssh", "address": "pi@drone x"}, "is no address"),
+        ({"kind": "ssh", "address": "pi@drone", "sysroot": "armv7"}, "`sysroot` means nothing"),
+        ({"kind": "qemu-user", "cpu": "vax"}, "there is no sysroot `vax`"),
+        ({"kind": "docker"}, "kind"),
+    ],
+)
+def test_a_runner_that_makes_no_sense_is_refused(attributes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelbuildError, match=message):
+        bench().analyze(DeviceRunner, **{"cpu": "aarch64", **attributes})

@@ -1,0 +1,38 @@
+"""Devices: the runner of a platform, ready to run tools."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from modelbuild.errors import EnvironmentFailure
+from modelbuild.execution.device_runner import DeviceRunner
+from modelbuild.execution.qemu_runner import QemuRunner
+from modelbuild.execution.sysroot import find_emulator
+from modelbuild.execution.sysroot_lock import read_sysroot_lock
+from modelbuild.execution.tool_environment import ToolEnvironments
+from modelbuild.execution.worker_pool import WorkerPool
+from modelbuild.runner import Runner
+
+
+class Devices:
+    """Makes runners; what they need is made first, and kept in the cache."""
+
+    def __init__(self, environments: ToolEnvironments, pool: WorkerPool) -> None:
+        self._environments = environments
+        self._pool = pool
+
+    def get(
+        self, runner: Runner, cancel: threading.Event, waiting: Callable[[str, int], None] = lambda *_: None
+    ) -> DeviceRunner:
+        """The device behind `runner`. waiting: told what has to be made first, and of how many packages.
+
+        Raises EnvironmentFailure, CacheError, AnalysisError for a bad lock, and Interrupted.
+        """
+        if runner.kind == "qemu-user" and runner.sysroot is not None:
+            lock = read_sysroot_lock(runner.sysroot)
+            find_emulator(lock)  # Before its file system is fetched.
+            if not self._environments.start_sysroot(lock).done():
+                waiting(lock.name, len(lock.packages))
+            return QemuRunner(self._environments.acquire_sysroot(lock, cancel), self._pool)
+        raise EnvironmentFailure(f"no device of the kind `{runner.kind}` can be reached from this machine")

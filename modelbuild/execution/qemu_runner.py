@@ -1,0 +1,54 @@
+"""QemuRunner: programs of another CPU's Linux, on this machine, by translating their instructions.
+
+QEMU's user mode translates system calls, too, so that a device's Python opens this machine's files. What its
+sysroot has comes from there: libraries, and what the kernel says of the processor.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable, Mapping
+
+from modelbuild.execution.device_runner import FLAGS, DeviceCall
+from modelbuild.execution.executor import Progress
+from modelbuild.execution.sysroot import Sysroot
+from modelbuild.execution.worker_pool import SHELL, WorkerExit, WorkerPool, worker_environment
+
+
+class QemuRunner:
+    """A DeviceRunner. Calls run as shell commands do: no network, killed with all that they started."""
+
+    def __init__(self, sysroot: Sysroot, pool: WorkerPool) -> None:
+        self._sysroot = sysroot
+        self._pool = pool
+
+    def run(
+        self, call: DeviceCall, cancel: threading.Event, on_progress: Callable[[Progress], None]
+    ) -> WorkerExit:
+        """See DeviceRunner."""
+        home = f"{call.base}/tmp"  # noqa: S108 - not the shared /tmp
+        environment = worker_environment(call.threads) | {"HOME": home, "TMPDIR": home}
+        request = {
+            "cwd": call.root,
+            "directory": call.base,
+            "log": call.log,
+            "environment": environment | self._paths(call),
+            "argv": self._command(call),
+            "reports": True,
+        }
+        return self._pool.run(SHELL, request, cancel, on_progress)
+
+    def interact(self, call: DeviceCall, environment: Mapping[str, str]) -> int:
+        """See DeviceRunner."""
+        return subprocess.run(
+            self._command(call), cwd=call.root, env={**environment, **self._paths(call)}, check=False
+        ).returncode
+
+    def _command(self, call: DeviceCall) -> list[str]:
+        entry, tool, request = call.script
+        return [*self._sysroot.python(), *FLAGS, f"{call.base}/{entry}", f"{call.base}/{tool}", request]
+
+    def _paths(self, call: DeviceCall) -> dict[str, str]:
+        paths = (call.packages, self._sysroot.packages)
+        return {"PYTHONPATH": ":".join(path for path in paths if path)}
