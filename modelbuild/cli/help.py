@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from modelbuild.errors import UsageError
 
 if TYPE_CHECKING:
     from modelbuild.cli.rule_description import AttributeDescription, RuleDescription
+    from modelbuild.loading.rule_file import WorkspaceRule
 
 SUMMARY = "Explain commands and rules"
 USAGE = "[COMMAND | rule [NAME]]"
@@ -108,21 +110,45 @@ def _rules(terminal: Terminal) -> str:
         summary = describe(builtin_rule(name), name).summary
         text = _shorten(summary, _WIDTH - width - 4)
         rows.append(f"  {terminal.paint(f'{name:<{width}}', 'bold', terminal.out)}  {text}")
+    own = _own_rules()
+    if own:
+        rows += ["", "rules of this workspace, to be loaded:"]
+        width = max(map(len, own))
+        for name, rule in sorted(own.items()):
+            text = _shorten(describe(rule.rule_class, name).summary, _WIDTH - width - 4)
+            rows.append(f"  {terminal.paint(f'{name:<{width}}', 'bold', terminal.out)}  {text}")
     return "\n".join(["built-in rules:", *rows, "", "`modelbuild help rule NAME` shows a rule's attributes."])
+
+
+def _own_rules() -> dict[str, WorkspaceRule]:
+    """The rules of the workspace around the current directory; none outside of one."""
+    from modelbuild.loading.rule_file import workspace_rules  # noqa: PLC0415
+    from modelbuild.loading.workspace import find_workspace  # noqa: PLC0415
+
+    try:
+        workspace = find_workspace(os.getcwd())
+    except UsageError:
+        return {}
+    return workspace_rules(workspace.root)
 
 
 def _rule(name: str, terminal: Terminal) -> str:
     from modelbuild.cli.rule_description import builtin_rule, describe  # noqa: PLC0415
     from modelbuild.rules import BUILTIN_RULES  # noqa: PLC0415
 
-    if name not in BUILTIN_RULES:
-        from modelbuild.loading.suggestion import did_you_mean  # noqa: PLC0415
+    if name in BUILTIN_RULES:
+        return "\n".join(rule_lines(describe(builtin_rule(name), name), terminal))
+    own = _own_rules()
+    if name in own:
+        rule = own[name]
+        lines = rule_lines(describe(rule.rule_class, name), terminal)
+        return "\n".join([*lines, "", f'load it with `load("{rule.file}", "{name}")`'])
+    from modelbuild.loading.suggestion import did_you_mean  # noqa: PLC0415
 
-        raise UsageError(
-            f"there is no rule `{name}`",
-            hint=did_you_mean(name, BUILTIN_RULES) or "`modelbuild help rule` lists the rules",
-        )
-    return "\n".join(rule_lines(describe(builtin_rule(name), name), terminal))
+    raise UsageError(
+        f"there is no rule `{name}`",
+        hint=did_you_mean(name, [*BUILTIN_RULES, *own]) or "`modelbuild help rule` lists the rules",
+    )
 
 
 def rule_lines(rule: RuleDescription, terminal: Terminal) -> list[str]:

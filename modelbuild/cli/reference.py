@@ -15,6 +15,7 @@ from modelbuild.cli.command_line import CommandLine, add_general_flags
 from modelbuild.cli.main import COMMANDS, command_module
 from modelbuild.cli.rule_description import AttributeDescription, RuleDescription, builtin_rule, describe
 from modelbuild.events import EVENTS_SCHEMA, Event, event_name
+from modelbuild.loading.rule_file import workspace_rules
 from modelbuild.rules import BUILTIN_RULES
 
 GENERATED = (
@@ -25,8 +26,11 @@ GENERATED = (
 def pages() -> dict[str, str]:
     """File name -> Markdown."""
     rules = [describe(builtin_rule(name), name) for name in sorted(BUILTIN_RULES)]
+    loaded = workspace_rules(str(Path.cwd()))
+    own = [describe(rule.rule_class, name) for name, rule in sorted(loaded.items())]
     return {
-        "rules.md": _rules_page(rules),
+        "rules.md": _rules_page(rules, own),
+        **{f"rules/{rule.name}.md": rule_page(rule, loaded[rule.name].file) for rule in own},
         "commands.md": commands_page(),
         "events.md": events_page(),
         **{f"rules/{rule.name}.md": rule_page(rule) for rule in rules},
@@ -57,8 +61,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _rules_page(rules: Sequence[RuleDescription]) -> str:
-    rows = [f"| [`{rule.name}`](rules/{rule.name}.md) | {_cell(rule.summary)} |" for rule in rules]
+def _rules_page(rules: Sequence[RuleDescription], own: Sequence[RuleDescription]) -> str:
+    rows, own_rows = (
+        [f"| [`{rule.name}`](rules/{rule.name}.md) | {_cell(rule.summary)} |" for rule in group]
+        for group in (rules, own)
+    )
     return "\n".join(
         [
             GENERATED,
@@ -70,13 +77,23 @@ def _rules_page(rules: Sequence[RuleDescription]) -> str:
             "|---|---|",
             *rows,
             "",
+            "## Rules of toolchains",
+            "",
+            "They lie in `toolchains/` and are known after a `load`.",
+            "",
+            "| rule | |",
+            "|---|---|",
+            *own_rows,
+            "",
         ]
     )
 
 
-def rule_page(rule: RuleDescription) -> str:
-    """The page of one rule, as Markdown."""
+def rule_page(rule: RuleDescription, file: str = "") -> str:
+    """The page of one rule, as Markdown. file: the rule file that it is loaded from."""
     lines = [GENERATED, f"# {rule.name}", "", rule.summary]
+    if file:
+        lines += ["", "```python", f'load("{file}", "{rule.name}")', "```"]
     if rule.text:
         lines += ["", rule.text]
     if rule.example:

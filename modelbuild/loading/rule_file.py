@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 
 from modelbuild.errors import LoadError, Location
@@ -48,6 +49,18 @@ class RuleClasses:
         """Raise LoadError when a rule file does not have a symbol that is loaded from it."""
         for symbol in symbols:
             self.find(f"{file}%{symbol}")
+
+    def defined_in(self, file: Label) -> dict[str, type[Rule]]:
+        """Rule name -> class of the public rules that a rule file defines itself. Raises LoadError."""
+        module = self._run(file)
+        return {
+            rule_name(value): value
+            for name, value in vars(module).items()
+            if isinstance(value, type)
+            and issubclass(value, Rule)
+            and value.__module__ == module.__name__
+            and not name.startswith("_")
+        }
 
     def _exported(self, file: str, symbol: str) -> type[Rule]:
         label = parse_label(file)
@@ -95,6 +108,33 @@ def builtin_rules() -> Mapping[str, str]:
     """Rule name -> `module:class` of the built-in rules, which are found by name as everyone's are."""
     table: Mapping[str, str] = importlib.import_module("modelbuild.rules").BUILTIN_RULES
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceRule:
+    """A rule that a workspace has in a rule file. file: its label, as `load` takes it."""
+
+    file: str
+    rule_class: type[Rule]
+
+
+def workspace_rules(root: str) -> dict[str, WorkspaceRule]:
+    """Rule name -> the rules in files `rule.py` below the places for rule files; runs those files.
+
+    For help and reference; a build runs only what is loaded. Raises LoadError for a file that fails.
+    """
+    classes = RuleClasses(lambda _: root, {})
+    found: dict[str, WorkspaceRule] = {}
+    for place in RULE_DIRECTORIES:
+        for folder, folders, names in os.walk(os.path.join(root, place)):
+            folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+            if "rule.py" not in names:
+                continue
+            package = os.path.relpath(folder, root).replace(os.sep, "/")
+            label = f"//{package}:rule.py"
+            for name, rule_class in classes.defined_in(parse_label(label)).items():
+                found.setdefault(name, WorkspaceRule(label, rule_class))
+    return found
 
 
 def _import(rule: str) -> type[Rule]:
