@@ -8,8 +8,8 @@ import subprocess
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from modelbuild.cli.command_line import add_workspace_flags
-from modelbuild.cli.invocation import open_invocation
+from modelbuild.cli.command_line import add_platform_flags, add_workspace_flags
+from modelbuild.cli.invocation import build_options, open_invocation
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import EnvironmentFailure, UsageError
 
@@ -30,6 +30,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--tests", action="store_true", help="only tests")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_platform_flags(parser)
     add_workspace_flags(parser)
 
 
@@ -53,7 +54,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
             raise UsageError(f"`{outside[0]}` is outside of the workspace `{invocation.root}`")
     labels = []
     if files:
-        graph = load_universe(invocation.workspace, ["//..."])
+        graph = load_universe(invocation.workspace, ["//..."], options=build_options(args, invocation))
         labels = affected(files, graph, invocation.workspace)
         if args.tests:
             labels = [label for label in labels if graph.nodes[label].is_test]

@@ -40,8 +40,8 @@ def load_graph(
     working_package: the package that relative patterns start from. tests_only: keep test targets only.
     expand_suites: replace a requested test_suite by its tests. for_query: what is asked about need not be
     buildable, as in Bazel: wildcards mean targets tagged `manual` too and may match nothing, source files may
-    be missing, and visibility is not checked. options: platform and toolchains; loaded when something asks
-    for them. Raises LoadError.
+    be missing, and visibility is not checked. options: platform and toolchains, loaded when something asks
+    for them; a query without them loads none. Raises LoadError.
     """
     builtin = builtin_rules()
     collecting = gc.isenabled()
@@ -51,7 +51,7 @@ def load_graph(
             return _Loading(workspace, evaluator, builtin, for_query=for_query).graph(
                 patterns,
                 working_package,
-                options or BuildOptions(),
+                options if options or for_query else BuildOptions(),
                 tests_only=tests_only,
                 expand_suites=expand_suites,
             )
@@ -75,7 +75,7 @@ class _Loading:
         self,
         patterns: Sequence[str],
         working_package: str,
-        options: BuildOptions,
+        options: BuildOptions | None,
         *,
         tests_only: bool,
         expand_suites: bool,
@@ -94,7 +94,7 @@ class _Loading:
             raise LoadError(f"{what} matches {shown}", hint=nothing_hint(parsed, tests_only=tests_only))
         order = self._closure(requested)
         roots = None
-        if not self._for_query and (options.platform or any(map(_asks_for_platform, order))):
+        if options is not None and (options.platform or any(map(asks_for_platform, order))):
             roots = self._roots(options)
             order = self._closure([*requested, roots.platform, roots.default_platform, roots.host], roots)
         targets = {target.label: target for target in order}
@@ -194,7 +194,8 @@ def _needed(target: Target, toolchains: Sequence[Label]) -> tuple[Label, ...]:
     return (*target.dependencies, *target.conditions, *asked)
 
 
-def _asks_for_platform(target: Target) -> bool:
+def asks_for_platform(target: Target) -> bool:
+    """Whether the platforms have to be loaded for a target."""
     rule = target.rule_class
     return bool(
         target.conditions

@@ -8,9 +8,10 @@ from typing import Any
 from modelbuild.attribute import Dependency
 from modelbuild.errors import LoadError
 from modelbuild.label import Label
+from modelbuild.loading.build_options import BuildOptions
 from modelbuild.loading.declaration import LoadingContext
-from modelbuild.loading.load import load_graph
-from modelbuild.loading.package import Package, Target, TargetGraph
+from modelbuild.loading.load import asks_for_platform, load_graph
+from modelbuild.loading.package import ConfigurationRoots, Package, Target, TargetGraph
 from modelbuild.loading.patterns import TargetPattern, parse_pattern
 from modelbuild.loading.select import variants
 from modelbuild.loading.source_file import BUILD_FILE
@@ -20,8 +21,17 @@ from modelbuild.query.graph import Node, QueryGraph
 from modelbuild.rule import COMMON_ATTRIBUTES
 
 
-def load_universe(workspace: Workspace, patterns: Sequence[str], working_package: str = "") -> QueryGraph:
-    """Everything that `patterns` name (targets tagged `manual` too) and all it needs. Raises LoadError."""
+def load_universe(
+    workspace: Workspace,
+    patterns: Sequence[str],
+    working_package: str = "",
+    options: BuildOptions | None = None,
+) -> QueryGraph:
+    """Everything that `patterns` name (targets tagged `manual` too) and all it needs. Raises LoadError.
+
+    options: when given, what asks for toolchains needs those that are registered, and the platforms; a query
+    leaves out what no BUILD line says, as Bazel's does.
+    """
     if not patterns:
         return QueryGraph((), lambda _: ())
     targets = load_graph(
@@ -30,6 +40,7 @@ def load_universe(workspace: Workspace, patterns: Sequence[str], working_package
         working_package=working_package,
         expand_suites=False,
         for_query=True,
+        options=options,
     )
     nodes = {node.label: node for node in _nodes(targets)}
 
@@ -49,7 +60,7 @@ def _nodes(targets: TargetGraph) -> Iterator[Node]:
     for package in targets.packages.values():
         yield Node(Label(package.repository, package.name, BUILD_FILE), "source file")
         for target in package.targets.values():
-            yield _rule_node(target)
+            yield _rule_node(target, targets.roots)
         for name, maker in package.generated.items():
             label = Label(package.repository, package.name, name)
             yield Node(
@@ -65,7 +76,7 @@ def _nodes(targets: TargetGraph) -> Iterator[Node]:
         yield Node(label, "source file")
 
 
-def _rule_node(target: Target) -> Node:
+def _rule_node(target: Target, roots: ConfigurationRoots | None) -> Node:
     attributes: dict[str, Any] = {"name": target.label.name}
     attributes |= _declared(target)
     outputs = {output.name: output for output in target.outputs}
@@ -83,8 +94,18 @@ def _rule_node(target: Target) -> Node:
         frozenset(target.attributes),
         target.location,
         is_test=target.is_test,
-        dependencies=tuple(dict.fromkeys((*target.dependencies, *target.conditions))),
+        dependencies=tuple(
+            dict.fromkeys((*target.dependencies, *target.conditions, *_implicit(target, roots)))
+        ),
     )
+
+
+def _implicit(target: Target, roots: ConfigurationRoots | None) -> tuple[Label, ...]:
+    """What a target rests on without naming it: the platforms, and the toolchains it may be given."""
+    if roots is None or not asks_for_platform(target):
+        return ()
+    toolchains = (*target.toolchain_types, *roots.toolchains) if target.toolchain_types else ()
+    return (roots.platform, roots.default_platform, *toolchains)
 
 
 def _declared(target: Target) -> dict[str, Any]:
