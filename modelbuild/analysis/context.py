@@ -106,6 +106,11 @@ class Context:
         """A dependency of a split attribute as it is built for `platform`; a text says why it cannot be."""
         return self._surroundings.variant(dependency.label, platform.label)
 
+    @property
+    def declared(self) -> tuple[Artifact, ...]:
+        """The outputs declared so far."""
+        return tuple(self._declared.values())
+
     def declare_file(self, name: str) -> Artifact:
         """An output file, `modelbuild-out/<package>/<target>/<name>`."""
         return self._declare(f"{self.label.name}/{name}", "file")

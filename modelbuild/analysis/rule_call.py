@@ -50,7 +50,7 @@ def validated(
 def call_rule(rule: Rule, context: Context, target: Target) -> Providers:
     """Call `analyze`. A mistake in a rule is its author's: told with the place, not as a bug of ours."""
     try:
-        return by_class(rule.analyze(context))
+        providers = by_class(rule.analyze(context))
     except ModelbuildError:
         raise
     except Exception as error:
@@ -60,6 +60,19 @@ def call_rule(rule: Rule, context: Context, target: Target) -> Providers:
             f"the rule `{target.rule}` failed on `{target.label}`: {type(error).__name__}: {error}",
             notes=notes,
         ) from error
+    check_made(context)
+    return providers
+
+
+def check_made(context: Context) -> None:
+    """Raise AnalysisError for a declared output that no action of the target makes: nobody could build it."""
+    made = {artifact.path for action in context.actions for artifact in action.outputs.values()}
+    for artifact in context.declared:
+        if artifact.path not in made:
+            raise AnalysisError(
+                f"`{context.label}` declares the output `{artifact}`, and none of its actions makes it",
+                hint="a mistake in the rule: hand it to `ctx.run` in `outputs`",
+            )
 
 
 def by_class(providers: Any) -> Providers:

@@ -52,3 +52,19 @@ def test_only_conditions_are_conditions(tmp_path: Path) -> None:
             "filegroup(name = 'g')\n"
             "filegroup(name = 'f', srcs = select({':g': [], '//conditions:default': []}))\n",
         )
+
+
+def test_an_output_that_the_rule_forgets_to_make_is_its_mistake(tmp_path: Path) -> None:
+    rule = tmp_path / "rules" / "forgetful" / "rule.py"
+    rule.parent.mkdir(parents=True)
+    rule.write_text(
+        "from modelbuild.api import Context, DefaultInfo, Rule\n"
+        "class Forgetful(Rule):\n"
+        "    def analyze(self, ctx: Context):\n"
+        "        return [DefaultInfo((ctx.declare_file('out.txt'),))]\n"
+    )
+    (rule.parent / "BUILD.models").touch()
+    with pytest.raises(AnalysisError, match="none of its actions makes it") as caught:
+        analysis(tmp_path, "load('//rules/forgetful:rule.py', 'forgetful')\nforgetful(name = 'f')\n")
+    assert caught.value.location is not None
+    assert str(caught.value.location) == "BUILD.models:2"

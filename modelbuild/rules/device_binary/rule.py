@@ -12,6 +12,7 @@ from modelbuild.api import (
     DatasetInfo,
     DefaultInfo,
     Dep,
+    DeviceRunInfo,
     ModelInfo,
     PlatformInfo,
     Provider,
@@ -74,7 +75,8 @@ class DeviceBinary(Rule):
                 calibration=self.calibration.info if self.calibration else None,
             ),
         )
-        providers: list[Provider] = [DefaultInfo((binary.binary,)), binary]
+        made = DeviceRunInfo(choice.toolchain, model, platform)
+        providers: list[Provider] = [DefaultInfo((binary.binary,)), binary, made]
         tool = choice.toolchain.device_tool(platform)
         if tool is not None:
             providers.append(RunInfo(tool, {"binary": binary.binary}))
