@@ -63,7 +63,12 @@ def execute(
         identities = ToolIdentities(cache.root)
         environments = ToolEnvironments(cache.root, request.package_source, note=note, warn=warn)
         with LocalExecutor(
-            cache.root, cache.blobs, identities=identities, environments=environments, warn=warn
+            cache.root,
+            cache.blobs,
+            identities=identities,
+            environments=environments,
+            workspace=str(request.root),
+            warn=warn,
         ) as local:
             run = _Run(request, cache, local, identities, plan, sink, clock)
             run.schedule()

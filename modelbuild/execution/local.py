@@ -85,24 +85,33 @@ class LocalExecutor:
         *,
         identities: ToolIdentities | None = None,
         environments: ToolEnvironments | None = None,
+        workspace: str | None = None,
         warn: Warn = lambda _: None,
     ) -> None:
         """cache_dir: absolute; actions run below its `work/`, so that outputs can be renamed into it.
 
         identities: those the keys were made with; a tool that changed since is found out after its run.
         environments: where the environments of tools with a lock come from.
+        workspace: the root, which no action can write to; nor to the cache, but for its own directory.
         warn: called with what the user should know once, such as that the network cannot be cut off.
         """
         self._area = WorkArea(os.path.join(cache_dir, "work"))
         self._blobs = blobs
         self._identities = identities
         self._environments = environments or ToolEnvironments(cache_dir, warn=warn)
-        self._pool = WorkerPool(warn)
+        self._scratch = os.path.join(cache_dir, "scratch")
+        self._pool = WorkerPool(
+            warn,
+            read_only=(cache_dir,) if workspace is None else (workspace, cache_dir),
+            writable=(self._area.path, self._scratch),
+        )
         self._devices = Devices(self._environments, self._pool)
 
     def open(self) -> None:
         """Claim the work directory, and clear it of what a killed build left. Raises CacheError."""
         self._area.open()
+        with contextlib.suppress(OSError):  # As above: a read-only cache is no error yet.
+            os.makedirs(self._scratch, exist_ok=True)
 
     def close(self) -> None:
         """End all children. Actions that run meanwhile raise."""
@@ -204,7 +213,7 @@ class LocalExecutor:
             self._check_inputs(action, directory)
             self._check_tool(action)
             if exit_.status != 0:
-                raise self._failure(action, exit_, _publish_log(directory, ctx))
+                raise self._failure(action, exit_, directory, _publish_log(directory, ctx))
             try:
                 outputs = OutputCollector(directory, self._blobs, _policy(action)).collect(action.outputs)
             except BadOutput as error:
@@ -339,7 +348,9 @@ class LocalExecutor:
                 hint="build again",
             )
 
-    def _failure(self, action: Action, exit_: WorkerExit, log_path: str) -> ModelbuildError:
+    def _failure(
+        self, action: Action, exit_: WorkerExit, directory: ActionDirectory, log_path: str
+    ) -> ModelbuildError:
         lines = _log_tail(log_path)
         disk = os.statvfs(self._area.path)
         if disk.f_bavail * disk.f_frsize < _FULL_BYTES:
@@ -360,6 +371,10 @@ class LocalExecutor:
                 hint = "was the binary made for another CPU than the one that its platform's runner has?"
         else:
             message = f"`{action.owner}` failed: {action.mnemonic} exited with code {exit_.status}"
+        if any(os.strerror(errno.EROFS) in line for line in lines):
+            return _wrote_to_input(action, directory, lines, log_path)
+        if any(os.strerror(errno.EXDEV) in line for line in lines):
+            hint = "inputs, outputs and scratch are different mounts: copy between them, or `shutil.move`"
         if isinstance(action.tool, PythonTool) and action.tool.lock is not None:
             hint = _missing_module(lines, action.tool.lock) or hint
         said = _tool_error(lines) if isinstance(action.tool, PythonTool) and exit_.status == 1 else None
@@ -451,6 +466,20 @@ def _tool_error(lines: list[str]) -> tuple[str, str | None] | None:
     if lines and lines[-1].startswith("error: "):
         return lines[-1].removeprefix("error: "), hint
     return None
+
+
+def _wrote_to_input(
+    action: Action, directory: ActionDirectory, lines: list[str], log_path: str
+) -> ActionFailed:
+    """What the kernel refused: nothing has been changed."""
+    refused = " ".join(line for line in lines if os.strerror(errno.EROFS) in line)
+    names = [f"`{each.name}`" for each in directory.placed if each.name in refused or each.path in refused]
+    what = f"its input {', '.join(names)}" if names else "a file that is not its own"
+    return ActionFailed(
+        f"`{action.owner}` tried to write to {what}",
+        notes=("workspace and cache are read-only for actions: nothing was changed", *_log_notes(log_path)),
+        hint="write to the outputs or below $TMPDIR; to change an input, copy it there first",
+    )
 
 
 def _missing_module(lines: list[str], lock: Lock) -> str | None:

@@ -6,8 +6,8 @@
 
 It is named by the action key, so that a tool that writes its directory into its output writes the same
 bytes every time. An input is never copied: a file is a symlink to its absolute path, a tree is real
-directories of such symlinks. Nothing stops root from writing through a symlink, so every input is
-compared with what it was before.
+directories of such symlinks. Actions see them on read-only mounts (isolation.py); where the machine permits
+none, root could write through a symlink, and so every input is compared with what it was before.
 """
 
 from __future__ import annotations

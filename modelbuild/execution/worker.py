@@ -1,8 +1,8 @@
 """The worker: a small single-threaded process that forks one child for each action.
 
 Started by worker_pool as a script, with the interpreter of the build or of a tool's environment. It imports
-the modules it is told to preload (importing torch costs seconds, a fork milliseconds), enters a network
-namespace of its own so that no action reaches the network, and then only forks: a process that has computed
+the modules it is told to preload (importing torch costs seconds, a fork milliseconds), enters namespaces of
+its own (see isolation.py), and then only forks: a process that has computed
 something may hold locks and threads that its children would hang on. Standard library only; a worker for
 shell commands imports nothing else.
 
@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import resource
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 import weakref
@@ -36,13 +35,14 @@ GRACE_S = 0.7
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_CLONE_NEWNET = 0x40000000
-_CLONE_NEWUSER = 0x10000000
 _PACKET_BYTES = 1 << 18
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _NOT_STARTED = 126
 _PROGRESS = 3
 """The descriptor at which a spawned tool finds its progress pipe."""
+
+Isolate = Callable[[], Any]
+"""Calls isolation.isolate: the script learns where that is when it runs."""
 
 RunTool = Callable[[dict[str, Any], int | None], NoReturn]
 """Runs a Python tool in a forked child: the request, and the descriptor of its progress pipe."""
@@ -74,12 +74,12 @@ class Worker:
         self._children_file = f"/proc/self/task/{os.getpid()}/children"
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def prepare(self, preload: list[str]) -> dict[str, Any]:
+    def prepare(self, preload: list[str], isolate: Isolate) -> dict[str, Any]:
         """Isolate, then import. Answers what could not be done."""
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o022)
-        network = self._leave_network()
+        isolated = isolate()
         failures = []
         gc.disable()
         for name in preload:
@@ -96,7 +96,7 @@ class Worker:
                 finalizer.atexit = False
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        return {"isolated": not network, "why": network, "failures": failures}
+        return {"network": isolated.network, "files": isolated.files, "failures": failures}
 
     def serve(self) -> None:
         """Serve until the main socket ends; then leave no process behind."""
@@ -276,32 +276,6 @@ class Worker:
         except FileNotFoundError:  # A kernel without CONFIG_PROC_CHILDREN.
             return [pid for pid in _processes() if _parent(pid) == os.getpid()]
 
-    def _leave_network(self) -> str:
-        """Enter an empty network namespace with only loopback. Answers why not, or nothing."""
-        user, group = os.getuid(), os.getgid()
-        if self._libc.unshare(_CLONE_NEWNET) != 0:
-            if self._libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-                return os.strerror(ctypes.get_errno())
-            for name, content in (
-                ("setgroups", "deny"),
-                ("uid_map", f"{user} {user} 1"),
-                ("gid_map", f"{group} {group} 1"),
-            ):
-                with open(f"/proc/self/{name}", "w", encoding="ascii") as stream:
-                    stream.write(content)
-        _raise_loopback()
-        return ""
-
-
-def _raise_loopback() -> None:
-    """Some libraries talk to themselves over 127.0.0.1."""
-    set_flags, up = 0x8914, 0x1 | 0x40
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control,
-    ):
-        fcntl.ioctl(control, set_flags, struct.pack("16sh14x", b"lo", up))
-
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -341,8 +315,6 @@ def _no_tools(_request: dict[str, Any], _progress: int | None) -> NoReturn:
 
 def _import_modelbuild(package: str) -> None:
     """Import the package at `package`; what lies beside it is the host's and not the tool's."""
-    import importlib.util  # noqa: PLC0415 - shell commands need none of this
-
     spec = importlib.util.spec_from_file_location(
         "modelbuild", f"{package}/__init__.py", submodule_search_locations=[package]
     )
@@ -353,15 +325,16 @@ def _import_modelbuild(package: str) -> None:
 
 
 def main() -> None:
-    """Arguments: the descriptor of the socket, and JSON `{"python": ..., "preload": ..., "package": ...}`."""
+    """Arguments: the descriptor of the socket, and as JSON what WorkerPool hands over."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     options = json.loads(sys.argv[2])
     run_tool: RunTool = _no_tools
+    _import_modelbuild(options["package"])
+    isolate = importlib.import_module("modelbuild.execution.isolation").isolate
     if options["python"]:
-        _import_modelbuild(options["package"])
         run_tool = importlib.import_module("modelbuild.execution.tool_process").run_tool
     worker = Worker(channel, run_tool)
-    ready = worker.prepare(options["preload"])
+    ready = worker.prepare(options["preload"], lambda: isolate(options["read_only"], options["writable"]))
     with contextlib.suppress(ConnectionError):
         channel.send(json.dumps(ready).encode())
     worker.serve()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -60,8 +60,17 @@ class WorkerDied(Exception):
 class WorkerPool:
     """One worker for each kind, started when first needed."""
 
-    def __init__(self, warn: Warn = lambda _: None) -> None:
+    def __init__(
+        self,
+        warn: Warn = lambda _: None,
+        *,
+        read_only: Sequence[str] = (),
+        writable: Sequence[str] = (),
+    ) -> None:
+        """read_only, writable: directories that actions cannot and, inside of those, can write to."""
         self._warn = warn
+        self._read_only = tuple(read_only)
+        self._writable = tuple(writable)
         self._warned: set[str] = set()
         self._lock = threading.Lock()
         self._workers: dict[WorkerKind, _Worker] = {}
@@ -76,7 +85,7 @@ class WorkerPool:
             if worker is None or worker.process.poll() is not None:
                 if worker is not None:
                     worker.channel.close()
-                worker = self._workers[kind] = _Worker(kind)
+                worker = self._workers[kind] = _Worker(kind, self._read_only, self._writable)
             return worker
 
     def run(
@@ -117,13 +126,19 @@ class WorkerPool:
 class _Worker:
     """One worker process, as modelbuild sees it."""
 
-    def __init__(self, kind: WorkerKind) -> None:
+    def __init__(self, kind: WorkerKind, read_only: Sequence[str], writable: Sequence[str]) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._stderr = os.memfd_create("worker-stderr")
         self._ready: list[str] | None = None
         self._ready_lock = threading.Lock()
         package = os.path.dirname(os.path.abspath(modelbuild.__file__))
-        options = {"python": kind.python, "preload": list(kind.preload), "package": package}
+        options = {
+            "python": kind.python,
+            "preload": list(kind.preload),
+            "package": package,
+            "read_only": list(read_only),
+            "writable": list(writable),
+        }
         # Shell workers skip site-packages altogether. -I would ignore PYTHONHASHSEED.
         flags = ["-s", "-P"] if kind.python else ["-I", "-S"]
         if kind.interpreter:
@@ -158,9 +173,12 @@ class _Worker:
                 except (BlockingIOError, ConnectionError, ValueError, OSError):
                     return []
                 self._ready = [f"a preloaded module cannot be imported: {each}" for each in ready["failures"]]
-                if not ready["isolated"]:
-                    why = f"actions are not cut off from the network: {ready['why']}"
-                    self._ready.append(why)
+                if ready["network"]:
+                    self._ready.append(f"actions are not cut off from the network: {ready['network']}")
+                if ready["files"]:
+                    self._ready.append(
+                        f"actions could write to their inputs, which is noticed afterwards: {ready['files']}"
+                    )
             return self._ready
 
     def last_words(self) -> str:

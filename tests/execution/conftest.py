@@ -116,5 +116,8 @@ class Bench:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     blobs = DiskBlobStore(str(tmp_path / "cache"))
     warnings: list[str] = []
-    with LocalExecutor(str(tmp_path / "cache"), blobs, warn=warnings.append) as executor:
+    (tmp_path / "workspace").mkdir()
+    with LocalExecutor(
+        str(tmp_path / "cache"), blobs, workspace=str(tmp_path / "workspace"), warn=warnings.append
+    ) as executor:
         yield Bench(tmp_path, blobs, executor, warnings)

@@ -39,7 +39,7 @@ def test_keep_going_builds_the_rest(workspace: CommandLine) -> None:
         ("echo > $@; echo > $(@D)/stray.txt", "undeclared output"),
         ("mkdir $@", "is a directory"),
         ("ln -s /etc/hostname $@", "symlink out of the action's directory"),
-        ("echo > $@; echo changed >> in.txt", "wrote to its input"),
+        ("echo > $@; echo changed >> in.txt", "tried to write to its input `modelbuild-out/first.txt`"),
     ],
 )
 def test_what_an_action_must_not_do(workspace: CommandLine, cmd: str, message: str) -> None:
