@@ -90,8 +90,9 @@ def _row(row: MatrixRow) -> str:
     )
     reason = f'<div class="reason">{escape(row.reason)}</div>' if row.reason else ""
     notes = "".join(f'<div class="reason">{escape(note)}</div>' for note in row.cell.notes[:6])
-    more = f"<details><summary>why</summary>{reason}{notes}</details>" if notes else reason
-    return f'<tr>{cells}<td><span class="badge {row.verdict}">{row.verdict}</span>{more}</td></tr>'
+    more = f"<details><summary>what each toolchain says</summary>{notes}</details>" if notes else ""
+    badge = f'<span class="badge {row.verdict}">{row.verdict}</span>'
+    return f"<tr>{cells}<td>{badge}{reason}{more}</td></tr>"
 
 
 def _legend(outcome: MatrixOutcome) -> str:
