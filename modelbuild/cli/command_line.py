@@ -103,7 +103,7 @@ def positive_int(text: str) -> int:
     """A whole number from 1; an argparse type."""
     value = int(text)
     if value < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"`{text}` is less than 1")
     return value
 
 

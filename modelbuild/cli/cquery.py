@@ -13,6 +13,9 @@ from modelbuild.errors import UsageError
 SUMMARY = "Ask about configured targets"
 USAGE = "[flags] EXPRESSION"
 
+_ANY = "any"
+"""What is the same on every platform is there once."""
+
 
 def configure(parser: ArgumentParser) -> None:
     """An expression of Bazel's query language."""
@@ -25,7 +28,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, terminal: Terminal) -> int:
-    """Each target with the platform it is configured for; files, and what needs none, have none.
+    """Each target with the platform it is configured for, `any` when it needs none; files have none.
 
     Branches of a `select` that are not taken are not there.
     """
@@ -49,14 +52,14 @@ def run(args: Namespace, terminal: Terminal) -> int:
         expand_suites=False,
         options=build_options(args, invocation),
     )
-    platforms: dict[str, list[str | None]] = {}
+    platforms: dict[str, list[str]] = {}
     for each in configure_targets(targets).order:
-        where = str(each.platform.label) if each.platform and each.key[1] else None
+        where = str(each.platform.label) if each.platform and each.key[1] else _ANY
         platforms.setdefault(str(each.target.label), []).append(where)
     rows = [
         (str(label), graph.nodes[label].kind, where)
         for label in evaluate(expression, graph)
-        for where in platforms.get(str(label), [] if graph.nodes[label].is_rule else [None])
+        for where in (platforms.get(str(label), []) if graph.nodes[label].is_rule else [None])
     ]
     if args.json:
         document = [{"label": label, "kind": kind, "configuration": where} for label, kind, where in rows]

@@ -23,7 +23,9 @@ _MICROSECONDS = 1e6
 
 
 def open_for_writing(path: str, flag: str) -> TextIO:
-    """A file that a flag names. Raises UsageError when it cannot be written."""
+    """A file that a flag names. Raises UsageError when it cannot be written, and for `-`: stdout is taken."""
+    if path == "-":
+        raise UsageError(f"`{flag}` takes a file, not `-`", hint=f"`{flag} /dev/stderr` shows it")
     try:
         return open(path, "w", encoding="utf-8", buffering=1)
     except OSError as error:

@@ -53,9 +53,9 @@ def build_request(
     from modelbuild.driver.request import BuildRequest  # noqa: PLC0415
 
     if not patterns:
-        raise UsageError(
-            f"`modelbuild {command}` needs a target", hint=f"`modelbuild {command} //...` takes all of them"
-        )
+        one = "name one, such as `//targets:drone-int4`"
+        hint = one if command == "run" else f"`modelbuild {command} //...` takes all of them"
+        raise UsageError(f"`modelbuild {command}` needs a target", hint=hint)
     settings = invocation.workspace.settings
     return BuildRequest(
         root=invocation.root,

@@ -33,7 +33,7 @@ def test_negative_pattern_is_no_flag(pattern: str) -> None:
         (["--evnts=x"], "`modelbuild build` has no flag `--evnts`", "did you mean `--events`?"),
         (["--zzz"], "`modelbuild build` has no flag `--zzz`", "`modelbuild help build` shows how it is used"),
         (["-j", "x"], "`-j/--jobs`: `x` is not a number", None),
-        (["-j", "0"], "`-j/--jobs`: `0` is not a number", None),
+        (["-j", "0"], "`-j/--jobs`: `0` is less than 1", None),
         (["--events"], "`--events`: needs a value", None),
         (["--color", "blue"], "`--color`: `blue` is none of `auto`, `always`, `never`", None),
         (["--keep"], "`modelbuild build` has no flag `--keep`", "did you mean `--keep-going`?"),

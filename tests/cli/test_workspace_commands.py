@@ -181,7 +181,7 @@ def test_aquery(capsys: Capture) -> None:
 
 
 def test_cquery(capsys: Capture) -> None:
-    assert out_of(capsys, "cquery", "deps(//:greeting)") == ["//:greeting (host)", "//:name.txt (null)"]
+    assert out_of(capsys, "cquery", "deps(//:greeting)") == ["//:greeting (any)", "//:name.txt (null)"]
 
 
 def test_log(capsys: Capture) -> None:
