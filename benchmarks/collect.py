@@ -87,8 +87,9 @@ def session() -> list[dict[str, Any]]:
     """The commands of SESSION and what they print."""
     with tempfile.TemporaryDirectory(prefix="modelbuild-session-") as folder:
         root = Path(folder) / "workspace"
-        shutil.copytree(ROOT / "targets", root / "targets", ignore=shutil.ignore_patterns("__pycache__"))
-        (root / "modelbuild.toml").write_text("")
+        for name in ("targets", "toolchains"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "modelbuild.toml", root)
         printed(SESSION[0], root)
         return [{"command": command, "lines": printed(command, root)} for command in SESSION]
 

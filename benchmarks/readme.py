@@ -105,12 +105,53 @@ def session() -> str:
     return "```console\n" + "\n\n".join(parts) + "\n```\n"
 
 
+def matrix_table() -> str:
+    """The release matrix: one line for each device and artifact."""
+    document: Mapping[str, Any] | None = _read("matrix.json")
+    if not document:
+        return _not_measured("python -m benchmarks.matrix")
+    lines = [
+        "| device | artifact | format | size | exact match | same top token | latency | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_matrix_line(cell) for cell in document["cells"]),
+    ]
+    saved = (
+        f"{document['actions']} actions make all of it; a script for each device would run "
+        f"{document['separate_actions']}."
+    )
+    if document["cold_s"]:
+        saved += (
+            f" On an empty cache, training included: {document['cold_s'] / 60:.1f} minutes; "
+            f"a second time {document['again_s']:.2f} s."
+        )
+    return "\n".join([*lines, "", f"{saved} Times with a star are emulated.", ""])
+
+
+def _matrix_line(cell: Mapping[str, Any]) -> str:
+    report = cell["report"] or {}
+    parity = report.get("parity") or {}
+    latency = report.get("latency_ms")
+    star = "*" if report.get("runner") == "qemu-user" else ""
+    texts = (
+        cell["platform"].rpartition(":")[2],
+        cell["artifact"].rpartition(":")[2],
+        cell["format"] or "-",
+        f"{report['size_bytes']:,} B" if report else "-",
+        f"{parity['exact_match']:.1%}" if parity else "-",
+        f"{parity['top1_agreement']:.1%}" if parity else "-",
+        f"{latency['median']:.3g} ms{star}" if latency else "-",
+        f"{cell['verdict']}: {cell['reason']}" if cell["reason"] else cell["verdict"],
+    )
+    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
+
+
 FILLERS: Mapping[str, Callable[[], str]] = {
     "graph-speed": speed_table,
     "quality": lambda: quality_table("quality"),
     "quality-digits": lambda: quality_table("quality-digits"),
     "build-file": build_file,
     "session": session,
+    "matrix": matrix_table,
 }
 
 
