@@ -7,17 +7,6 @@ from modelbuild.loading.declaration import dependencies_of
 from modelbuild.loading.package import Target, TargetGraph
 
 
-def needs_platform(target: Target) -> bool:
-    """Whether the target itself asks for the platform: a `select`, a toolchain, a compatibility."""
-    rule = target.rule_class
-    return bool(
-        target.conditions
-        or target.toolchain_types
-        or rule.needs_platform
-        or (rule.is_skippable and target.attributes.get("target_compatible_with"))
-    )
-
-
 def platform_sensitive(targets: TargetGraph) -> frozenset[Label]:
     """Targets that mean something else on another platform, by themselves or by what they depend on."""
     found: set[Label] = set()
@@ -25,7 +14,7 @@ def platform_sensitive(targets: TargetGraph) -> frozenset[Label]:
         target = targets.targets[label]
         if has_own_platform(target):
             continue  # It is built for the platform it names, whoever asks for it.
-        if needs_platform(target) or any(_owner(targets, each) in found for each in _inherited(target)):
+        if target.needs_platform or any(_owner(targets, each) in found for each in _inherited(target)):
             found.add(label)
     return frozenset(found)
 

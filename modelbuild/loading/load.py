@@ -196,14 +196,8 @@ def _needed(target: Target, toolchains: Sequence[Label]) -> tuple[Label, ...]:
 
 def asks_for_platform(target: Target) -> bool:
     """Whether the platforms have to be loaded for a target."""
-    rule = target.rule_class
-    return bool(
-        target.conditions
-        or target.toolchain_types
-        or rule.needs_platform
-        or rule.platform_attribute
-        or target.attributes.get("target_compatible_with")
-    )
+    own = target.rule_class.platform_attribute or target.attributes.get("target_compatible_with")
+    return bool(own) or target.needs_platform
 
 
 def _sorted(roots: Sequence[Target], edges: dict[Label, list[Target]]) -> list[Target]:

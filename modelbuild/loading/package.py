@@ -57,6 +57,17 @@ class Target:
         return source_line(self.root, self.location)
 
     @property
+    def needs_platform(self) -> bool:
+        """Whether the target itself means something else on another platform: a condition, a toolchain."""
+        rule = self.rule_class
+        return bool(
+            self.conditions
+            or self.toolchain_types
+            or rule.needs_platform
+            or (rule.is_skippable and self.attributes.get("target_compatible_with"))
+        )
+
+    @property
     def is_test(self) -> bool:
         """Whether `modelbuild test` runs it."""
         return self.rule_class.is_test
