@@ -30,7 +30,7 @@ def report(
         }.items():
             inputs[name] = tmp_path / f"{name}.json"
             inputs[name].write_text(json.dumps(content))
-    known = dict.fromkeys(("artifact", "platform", "format", "runtime", "toolchain"), "x")
+    known: dict[str, Any] = dict.fromkeys(("artifact", "platform", "format", "runtime", "toolchain"), "x")
     known |= {"predicted": {}, "budget": BUDGET, "runner": "local", "not_run": "", "bounds": BOUNDS, **params}
     out = tmp_path / "cell.json"
     cell_tool.main(Request(known, inputs, {"report": out}))
