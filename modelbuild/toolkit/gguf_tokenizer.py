@@ -1,7 +1,8 @@
 """A Hugging Face byte-level BPE tokenizer as the keys that llama.cpp reads. Standard library only.
 
 llama.cpp knows a pre-tokenizer by name (`tokenizer.ggml.pre`) and not by its rules, so only those whose
-splitting is known to be the same are accepted; any other is an error and never a near miss.
+splitting is known to be the same are accepted; any other is an error and never a near miss. Characters newer
+than Unicode 15, which llama.cpp knows and other tokenizers may not, are for `tokenizer_parity_test` to find.
 """
 
 from __future__ import annotations
