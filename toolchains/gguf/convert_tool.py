@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
@@ -18,6 +19,9 @@ from modelbuild.toolkit.progress import report
 from modelbuild.toolkit.request import Request, ToolError
 
 _OUTPUT = "lm_head.weight"
+_TERNARY = ("TQ1_0", "TQ2_0")
+_LOST = 0.1
+"""Share of a ternary matrix that may change: its scale becomes float16, which is 0.0005 at most."""
 
 
 def main(request: Request) -> None:
@@ -61,7 +65,10 @@ def _store(source: SourceTensor, type_: str, matrix: Imatrix | None, request: Re
             raise ToolError(
                 f"the importance matrix knows nothing of `{source.name}`", "measure it on this very model"
             )
-        return quantize_with_ggml(values, to, importance, threads=request.threads)
+        rounded = quantize_with_ggml(values, to, importance, threads=request.threads)
+        if to.name in _TERNARY:
+            _check_ternary(source.source, values, rounded, to)
+        return rounded
 
     if isinstance(source.weight, PackedWeight):
         requantize = bool(request.params["allow_requantize"])
@@ -71,3 +78,14 @@ def _store(source: SourceTensor, type_: str, matrix: Imatrix | None, request: Re
     if stored.type.name != type_:
         raise ToolError(f"`{source.name}` became {stored.type.name}, and {type_} was planned")
     return stored
+
+
+def _check_ternary(name: str, values: npt.NDArray[np.float32], rounded: Array, type_: Type) -> None:
+    """Other weights would be lost for the most part: of a normal distribution four fifths."""
+    difference = gguf.quants.dequantize(rounded, type_) - values
+    lost = float(np.linalg.norm(difference)) / (float(np.linalg.norm(values)) or 1.0)
+    if lost > _LOST:
+        raise ToolError(
+            f"the weights of `{name}` are not -s, 0 and s: {type_.name} would change them by {lost:.0%}",
+            "it is for models that were trained so; choose Q2_K, or more bits",
+        )

@@ -177,7 +177,7 @@ class LlamaCppToolchain(Rule):
     and TQ2_0 are the mixes of `llama-quantize`. A row that is not made of whole blocks is an error, where
     llama.cpp takes another type without a word. With calibration data an importance matrix is measured once
     and shared by every kind that heeds one. `gguf:auto` loses nothing: F32 or F16, and Q4_0 or Q8_0 for
-    integer weights.
+    integer weights. TQ1_0 and TQ2_0 take ternary weights only.
     """
 
     allow_requantize: bool = False

@@ -127,6 +127,11 @@ def test_ternary_weights_are_kept(text: Path, tmp_path: Path, locked: LockedTool
     assert errors(file, torch_logits(directory)).max() < 0.3
 
 
+def test_weights_that_are_not_ternary_are_not_thrown_away(wide: Maker, tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match=r"are not -s, 0 and s: TQ2_0 would change them by [78]\d%"):
+        wide.make("TQ2_0", tmp_path / "out")
+
+
 def test_any_number_of_threads_gives_the_same_bytes(
     wide: Maker, made: dict[str, Path], tmp_path: Path
 ) -> None:
