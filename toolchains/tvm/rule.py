@@ -1,0 +1,182 @@
+"""Apache TVM as a toolchain: the rule `tvm_toolchain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelbuild.api import (
+    MODEL_TYPES,
+    Context,
+    Conversion,
+    DefaultInfo,
+    DeviceBinaryInfo,
+    Footprint,
+    Lock,
+    ModelInfo,
+    PlatformInfo,
+    Provider,
+    PythonTool,
+    Resources,
+    Rule,
+    RuntimeToolchainInfo,
+    complete_architecture,
+    weight_tensors,
+)
+
+_HERE = Path(__file__).parent
+_BITS = {"tvm:fp32": 0, "tvm:int8": 8, "tvm:int4": 4}
+_TEXT = ("text_generation", "language_modeling")
+_TARGETS: Mapping[str, Mapping[str, Any]] = {
+    "x86_64": {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "x86-64-v2"},
+    "aarch64": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "generic", "mattr": ["+neon"]},
+    "armv7": {
+        "kind": "llvm",
+        "mtriple": "armv7-linux-gnueabihf",
+        "mcpu": "generic",
+        "mattr": ["+vfp3", "+neon"],
+        "mfloat-abi": "hard",
+    },
+    "riscv64": {
+        "kind": "llvm",
+        "mtriple": "riscv64-linux-gnu",
+        "mcpu": "generic-rv64",
+        "mattr": ["+m", "+a", "+f", "+d", "+c"],
+        "mabi": "lp64d",
+    },
+}
+"""CPU -> what TVM generates code for. x86-64-v2 is what every x86-64 processor since 2011 has."""
+_WHEELS = {"x86_64": "", "aarch64": "aarch64-manylinux_2_28"}
+"""CPUs for which the package index has TVM's runtime -> the platform of its wheels."""
+_LARGEST = (1 << 31) - (64 << 20)
+"""Bytes of weights: code of a shared library reaches 2 GiB."""
+_CODE = {"x86_64": 188_000, "aarch64": 153_000, "armv7": 165_000, "riscv64": 148_000}
+_RUNTIME_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class TvmToolchainInfo(RuntimeToolchainInfo):
+    """Makes shared libraries and runs them in TVM's virtual machine. mcpu: CPU -> LLVM's name of a processor."""
+
+    mcpu: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+        """The format, the device, the task, the family, weights of another width, a library too large."""
+        if format_ not in self.formats:
+            return f"this toolchain makes {', '.join(self.formats)}"
+        if platform.cpu not in _TARGETS:
+            return f"this toolchain generates code for {', '.join(_TARGETS)}, not for `{platform.cpu}`"
+        if platform.os != "linux":
+            return f"the library would be for Linux, and the platform's system is `{platform.os}`"
+        if model.task not in (*_TEXT, "image_classification"):
+            return f"this toolchain takes language models and image classifiers, not one for {model.task}"
+        family = model.architecture.get("model_type")
+        if family not in MODEL_TYPES:
+            return f"a model of type `{family}` is not known here; {', '.join(sorted(MODEL_TYPES))} are"
+        bits = int(model.quantization.get("bits") or 0)
+        if _BITS[format_] not in (0, bits):
+            stored = f"{bits}-bit weights" if bits else "weights in floating point"
+            return f"`{format_}` keeps {_BITS[format_]}-bit weights as they are, and the model has {stored}"
+        size = sum(_stored(model, format_).values())
+        if size > _LARGEST:
+            return f"a shared library holds at most 2 GiB, and the weights take {size} bytes"
+        return ""
+
+    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+        """Weights to the byte; code as it was measured."""
+        parts = {**_stored(model, format_), "code": _CODE[platform.cpu]}
+        return Footprint(
+            disk=sum(parts.values()),
+            weights=sum(parts.values()) - parts["code"],
+            runtime=_RUNTIME_BYTES,
+            detail=parts,
+        )
+
+    def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
+        """The import, which every platform shares, and the library."""
+        model, cpu = conversion.model, conversion.platform.cpu
+        reason = self.refusal(model, conversion.format, conversion.platform)
+        if reason:
+            ctx.fail(f"the model cannot be had as {conversion.format}: {reason}")
+        is_text = model.task in _TEXT
+        module = ctx.declare_file(f"{conversion.prefix}module.json")
+        ctx.run(
+            tool=PythonTool(_HERE / "import_tool.py", lock=Lock(_HERE / "requirements-import.lock")),
+            mnemonic="TvmImport",
+            inputs={"model": model.weights},
+            outputs={"module": module},
+            params={
+                "format": conversion.format,
+                "task": "language_model" if is_text else model.task,
+                "sequence_length": conversion.sequence_length if is_text else 0,
+            },
+            resources=Resources(ram=1 << 30),
+            progress=f"importing {ctx.label.name} into TVM",
+        )
+        library = ctx.declare_file(f"{conversion.prefix}model.so")
+        target = dict(_TARGETS[cpu])
+        if cpu in self.mcpu:
+            target["mcpu"] = self.mcpu[cpu]
+        ctx.run(
+            tool=PythonTool(_HERE / "compile_tool.py", lock=Lock(_HERE / "requirements.lock")),
+            mnemonic="TvmCompile",
+            inputs={"module": module},
+            outputs={"library": library},
+            params={"cpu": cpu, "target": target},
+            resources=Resources(ram=1 << 30),
+            progress=f"compiling {ctx.label.name} for {cpu}",
+        )
+        return DeviceBinaryInfo(library, conversion.format, self.runtime, conversion.platform.label)
+
+    def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
+        """TVM's runtime out of a wheel, which there is for Linux on x86-64 and aarch64."""
+        if platform.os != "linux" or platform.cpu not in _WHEELS:
+            return None
+        wheels = _WHEELS[platform.cpu]
+        if platform.runner is not None and platform.runner.kind == "local":
+            wheels = ""
+        lock = Lock(_HERE / "requirements-runtime.lock", platform=wheels)
+        return PythonTool(_HERE / "device_tool.py", lock=lock)
+
+
+class TvmToolchain(Rule):
+    """Apache TVM: compiles a model, weights included, to one shared library that TVM's virtual machine runs.
+
+    `tvm:fp32` takes any model. `tvm:int8` and `tvm:int4` keep the codes and scales that `quantize` chose and
+    unpack them where they are used; a model in floating point is refused: rounding is `quantize`'s business,
+    which tells its error. Cross-compiled without a compiler or a C library of the device.
+    """
+
+    mcpu: dict[str, str] = {}
+    """CPU, as in @platforms//cpu -> the processor to compile for, as LLVM calls it: `{"aarch64": "cortex-a72"}`.
+    One that is not named gets code that every such CPU runs."""
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """Only what the toolchain can do."""
+        for cpu in self.mcpu:
+            if cpu not in _TARGETS:
+                ctx.fail(f"`mcpu` names `{cpu}`; this toolchain generates code for {', '.join(_TARGETS)}")
+        return [DefaultInfo(), TvmToolchainInfo("tvm", tuple(_BITS), dict(self.mcpu))]
+
+
+def _stored(model: ModelInfo, format_: str) -> dict[str, int]:
+    """Bytes of what the library holds: part -> bytes. An output matrix tied to the embedding is stored once."""
+    bits = _BITS[format_]
+    quantization = model.quantization
+    rounded_embeddings = quantization.get("embeddings", "rtn") == "rtn"
+    is_text = "vocab_size" in complete_architecture(model.architecture)
+    parts = {"weights": 0, "scales": 0, "floats": 0}
+    for tensor in weight_tensors(model.architecture):
+        outer = tensor.role in ("embedding", "output")
+        packed = tensor.role == "matrix" or (outer and (rounded_embeddings if is_text else len(tensor.shape) == 2))
+        if not bits or not packed:
+            parts["floats"] += 4 * tensor.parameters
+            continue
+        rows, columns = tensor.shape
+        groups = columns // (int(quantization.get("group_size") or 0) or columns)
+        parts["weights"] += rows * columns if bits == 8 else rows * -(-columns // 2)
+        scale = 4 if quantization.get("symmetric", True) else 5
+        parts["scales"] += scale * rows * groups
+    return parts
