@@ -37,9 +37,7 @@ def main(request: Request) -> None:
 
 
 def _pipeline() -> tvm.transform.Pass:
-    """TVM's passes for a CPU, without FoldConstant, which would unpack packed weights at compile time and store
-    them as floats.
-    """
+    """TVM's passes for a CPU, without FoldConstant: that would unpack weights and store them as floats."""
     change = relax.transform
 
     @tvm.transform.module_pass(opt_level=0)

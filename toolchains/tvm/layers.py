@@ -40,9 +40,7 @@ def dense_packed(
 
 
 @dense_packed.register_fake
-def _(
-    x: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, bits: int
-) -> torch.Tensor:
+def _(x: torch.Tensor, codes: torch.Tensor, *_: object) -> torch.Tensor:
     return x.new_empty(x.shape[0], codes.shape[1])
 
 
@@ -71,15 +69,8 @@ def lookup_packed(
 
 
 @lookup_packed.register_fake
-def _(
-    ids: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    zeros: torch.Tensor,
-    bits: int,
-    width: int,
-) -> torch.Tensor:
-    return scales.new_empty(ids.shape[0], width)
+def _(ids: torch.Tensor, _codes: torch.Tensor, scales: torch.Tensor, *numbers: object) -> torch.Tensor:
+    return scales.new_empty(ids.shape[0], numbers[-1])
 
 
 def pack_columns(weight: PackedWeight) -> torch.Tensor:
@@ -99,7 +90,10 @@ def _unpack(
     codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, bits: int, width: int
 ) -> torch.Tensor:
     if bits == 4:
-        codes = torch.stack([codes & 15, codes >> 4], dim=1).reshape(-1, codes.shape[1])[:width].to(torch.int8) - 8
+        codes = (
+            torch.stack([codes & 15, codes >> 4], dim=1).reshape(-1, codes.shape[1])[:width].to(torch.int8)
+            - 8
+        )
     weight = codes.float()
     group = width // scales.shape[0]
     if zeros.shape[0]:

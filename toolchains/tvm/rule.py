@@ -58,7 +58,7 @@ _RUNTIME_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class TvmToolchainInfo(RuntimeToolchainInfo):
-    """Makes shared libraries and runs them in TVM's virtual machine. mcpu: CPU -> LLVM's name of a processor."""
+    """Makes shared libraries and runs them in TVM. mcpu: CPU -> LLVM's name of a processor."""
 
     mcpu: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -150,8 +150,8 @@ class TvmToolchain(Rule):
     """
 
     mcpu: dict[str, str] = {}
-    """CPU, as in @platforms//cpu -> the processor to compile for, as LLVM calls it: `{"aarch64": "cortex-a72"}`.
-    One that is not named gets code that every such CPU runs."""
+    """CPU -> the processor to compile for, as LLVM calls it: `{"aarch64": "cortex-a72"}`. One that is not
+    named gets code that every such CPU runs."""
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Only what the toolchain can do."""
@@ -162,7 +162,7 @@ class TvmToolchain(Rule):
 
 
 def _stored(model: ModelInfo, format_: str) -> dict[str, int]:
-    """Bytes of what the library holds: part -> bytes. An output matrix tied to the embedding is stored once."""
+    """Bytes of what the library holds: part -> bytes. A tied output matrix and embedding are stored once."""
     bits = _BITS[format_]
     quantization = model.quantization
     rounded_embeddings = quantization.get("embeddings", "rtn") == "rtn"
@@ -170,7 +170,9 @@ def _stored(model: ModelInfo, format_: str) -> dict[str, int]:
     parts = {"weights": 0, "scales": 0, "floats": 0}
     for tensor in weight_tensors(model.architecture):
         outer = tensor.role in ("embedding", "output")
-        packed = tensor.role == "matrix" or (outer and (rounded_embeddings if is_text else len(tensor.shape) == 2))
+        packed = tensor.role == "matrix" or (
+            outer and (rounded_embeddings if is_text else len(tensor.shape) == 2)
+        )
         if not bits or not packed:
             parts["floats"] += 4 * tensor.parameters
             continue

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import kernels
 import tvm
 from tvm.tirx import PrimFunc
-
-import kernels
 
 _COLUMNS = 32
 """Outputs that are summed in registers: 8 vectors of 4 floats, half of what SSE and NEON have."""
 _INPUTS = 64
-"""Inputs whose weights are unpacked at a time: with 32 outputs, 8 KiB of floats, which stay in the first cache."""
+"""Inputs whose weights are unpacked at a time: with 32 outputs 8 KiB of floats, which the L1 cache holds."""
 _PARALLEL = 1 << 21
 """Multiplications from which on handing work to other threads pays."""
 

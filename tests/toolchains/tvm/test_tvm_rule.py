@@ -1,0 +1,176 @@
+"""What the TVM toolchain declares, refuses and predicts; nothing is compiled here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelbuild.api import (
+    Artifact,
+    Context,
+    Conversion,
+    Dep,
+    DeviceBinaryInfo,
+    Label,
+    ModelInfo,
+    PlatformInfo,
+    Provider,
+    PythonTool,
+    Rule,
+    RuntimeToolchainInfo,
+)
+from modelbuild.errors import AnalysisError
+from modelbuild.testing import RuleRunner, RuleTarget
+from toolchains.tvm.rule import TvmToolchain
+
+CPU, OS = Label("platforms", "cpu", "cpu"), Label("platforms", "os", "os")
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 512,
+    "hidden_size": 256,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "tie_word_embeddings": True,
+}
+VIT = {
+    "model_type": "vit",
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 8,
+    "patch_size": 2,
+    "num_channels": 1,
+    "num_labels": 10,
+}
+INT4 = {"scheme": "gptq", "bits": 4, "group_size": 32, "symmetric": True, "embeddings": "rtn"}
+INT8 = {"scheme": "rtn", "bits": 8, "group_size": 0, "symmetric": True, "embeddings": "rtn"}
+
+
+def platform(cpu: str = "aarch64", system: str = "linux") -> PlatformInfo:
+    constraints = {CPU: Label("platforms", "cpu", cpu), OS: Label("platforms", "os", system)}
+    return PlatformInfo(Label("", "devices", f"{cpu}-{system}"), constraints)
+
+
+def model(**changed: Any) -> ModelInfo:
+    keys: dict[str, Any] = {"task": "text_generation", "architecture": LLAMA}
+    return ModelInfo(Artifact("model", "tree"), **(keys | changed))
+
+
+def toolchain(**attributes: Any) -> RuntimeToolchainInfo:
+    return RuleRunner().analyze(TvmToolchain, **attributes).get(RuntimeToolchainInfo)
+
+
+class Convert(Rule):
+    """What `device_binary` does, once it has chosen."""
+
+    toolchain: Dep[RuntimeToolchainInfo]
+    model: Dep[ModelInfo]
+    device: Dep[PlatformInfo]
+    format: str
+
+    def analyze(self, ctx: Context) -> list[Provider]:
+        conversion = Conversion(self.model.info, self.format, self.device.info)
+        return [self.toolchain.info.convert(ctx, conversion)]
+
+
+def convert(format_: str, made: ModelInfo, cpu: str = "aarch64", **attributes: Any) -> RuleTarget:
+    runner = RuleRunner()
+    runner.provide(":model", made)
+    runner.provide(":device", platform(cpu))
+    runner.provide(":tvm", toolchain(**attributes))
+    return runner.analyze(Convert, toolchain=":tvm", model=":model", device=":device", format=format_)
+
+
+def test_platforms_share_the_import_and_nothing_else() -> None:
+    first, second = (convert("tvm:fp32", model(), cpu) for cpu in ("aarch64", "riscv64"))
+    assert [action.mnemonic for action in first.actions] == ["TvmImport", "TvmCompile"]
+    assert first.actions[0].params == second.actions[0].params
+    assert first.actions[1].params != second.actions[1].params
+    assert first.get(DeviceBinaryInfo).format == "tvm:fp32"
+    assert str(first.get(DeviceBinaryInfo).platform) == "//devices:aarch64-linux"
+
+
+def test_both_text_tasks_share_the_import_and_images_have_no_length() -> None:
+    text, other = (
+        convert("tvm:fp32", model(task=task)) for task in ("text_generation", "language_modeling")
+    )
+    image = convert("tvm:fp32", model(task="image_classification", architecture=VIT))
+    assert text.actions[0].params == other.actions[0].params
+    assert image.actions[0].params["sequence_length"] == 0
+
+
+def test_a_processor_is_named_where_one_is_asked_for() -> None:
+    generic, cortex = (convert("tvm:fp32", model(), mcpu=each) for each in ({}, {"aarch64": "cortex-a72"}))
+    assert generic.actions[1].params["target"]["mcpu"] == "generic"
+    assert cortex.actions[1].params["target"]["mcpu"] == "cortex-a72"
+    with pytest.raises(AnalysisError, match="`mcpu` names `mips64`"):
+        toolchain(mcpu={"mips64": "octeon"})
+
+
+@pytest.mark.parametrize(
+    ("format_", "made", "device", "reason"),
+    [
+        ("tvm:int4", model(), platform(), "the model has weights in floating point"),
+        ("tvm:int8", model(quantization=INT4), platform(), "the model has 4-bit weights"),
+        ("tvm:fp32", model(task="translation"), platform(), "not one for translation"),
+        ("tvm:fp32", model(architecture={"model_type": "gemma"}), platform(), "type `gemma`"),
+        ("tvm:fp32", model(), platform("wasm32"), "not for `wasm32`"),
+        ("tvm:fp32", model(), platform(system="ios"), "system is `ios`"),
+        ("tvm:fp16", model(), platform(), "this toolchain makes tvm:fp32"),
+        ("tvm:fp32", model(architecture={"model_type": "llama"}), platform(), "at most 2 GiB"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(
+    format_: str, made: ModelInfo, device: PlatformInfo, reason: str
+) -> None:
+    assert reason in toolchain().refusal(made, format_, device)
+    if device.cpu == "aarch64" and device.os == "linux":
+        with pytest.raises(AnalysisError, match="cannot be had as"):
+            convert(format_, made)
+
+
+@pytest.mark.parametrize(
+    ("format_", "made"),
+    [
+        ("tvm:fp32", model()),
+        ("tvm:fp32", model(quantization=INT4)),
+        ("tvm:int4", model(quantization=INT4)),
+        ("tvm:int8", model(task="image_classification", architecture=VIT, quantization=INT8)),
+    ],
+)
+def test_what_can_be_made_is_not_refused(format_: str, made: ModelInfo) -> None:
+    for cpu in ("x86_64", "aarch64", "armv7", "riscv64"):
+        assert not toolchain().refusal(made, format_, platform(cpu))
+
+
+def test_integers_are_predicted_to_stay_packed() -> None:
+    footprint = toolchain().footprint(model(quantization=INT4), "tvm:int4", platform())
+    matrices = 2 * (4 * 256 * 256 + 3 * 256 * 256) + 512 * 256
+    assert footprint.detail["weights"] == matrices // 2
+    assert footprint.detail["scales"] == matrices // 32 * 4
+    assert footprint.detail["floats"] == 5 * 256 * 4
+    assert footprint.disk == sum(footprint.detail.values())
+
+
+def test_embeddings_that_were_not_rounded_are_floats() -> None:
+    kept = model(quantization=INT4 | {"embeddings": "float"})
+    footprint = toolchain().footprint(kept, "tvm:int4", platform())
+    assert footprint.detail["floats"] == (5 * 256 + 512 * 256) * 4
+
+
+def test_zero_points_take_a_byte() -> None:
+    one, other = (
+        toolchain().footprint(model(quantization=INT4 | {"symmetric": each}), "tvm:int4", platform())
+        for each in (True, False)
+    )
+    assert other.detail["scales"] * 4 == one.detail["scales"] * 5
+
+
+def test_devices_whose_runtime_is_in_the_index_are_run() -> None:
+    tools = {cpu: toolchain().device_tool(platform(cpu)) for cpu in ("x86_64", "aarch64")}
+    assert all(isinstance(tool, PythonTool) and tool.lock is not None for tool in tools.values())
+    assert tools["aarch64"].lock.platform == "aarch64-manylinux_2_28"  # type: ignore[union-attr]
+    assert toolchain().device_tool(platform(system="android")) is None
