@@ -9,11 +9,16 @@ from typing import Any
 
 import tvm
 from linker import link_shared
-from schedule import schedule_kernels
+from schedule import schedule_functions
 from tvm import relax
 
 from modelbuild.toolkit.progress import report
 from modelbuild.toolkit.request import Request
+
+_OPTIONS = {"tirx.disable_assert": True}
+"""The virtual machine checks what a caller hands to `main`. That every function inside checks its arguments
+again would be a third of the code.
+"""
 
 
 def main(request: Request) -> None:
@@ -21,7 +26,8 @@ def main(request: Request) -> None:
     module = tvm.ir.load_json(request.inputs["module"].read_text())
     target = tvm.target.Target(dict(request.params["target"]))
     report(1, 3, unit="stages")
-    executable = relax.build(module, target=target, relax_pipeline=_pipeline())
+    with tvm.transform.PassContext(config=_OPTIONS):
+        executable = relax.build(module, target=target, relax_pipeline=_pipeline())
     report(2, 3, unit="stages")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -50,6 +56,7 @@ def _pipeline() -> tvm.transform.Pass:
         ]
         after = [
             change.RewriteDataflowReshape(),
+            change.DeadCodeElimination(),
             change.ToNonDataflow(),
             change.RemovePurityChecking(),
             change.CallTIRRewrite(),
@@ -61,7 +68,7 @@ def _pipeline() -> tvm.transform.Pass:
             change.VMShapeLower(),
             change.AttachGlobalSymbol(),
         ]
-        module = schedule_kernels(tvm.transform.Sequential(before)(module))
+        module = schedule_functions(tvm.transform.Sequential(before)(module))
         return tvm.transform.Sequential(after)(module)
 
     return run

@@ -156,8 +156,42 @@ class Embedding(torch.nn.Module):
         return found.reshape(*ids.shape, stored.rows)
 
 
+class Patches(torch.nn.Module):
+    """In place of a torch.nn.Conv2d whose kernels touch without overlap: a linear layer of each patch."""
+
+    def __init__(self, layer: torch.nn.Conv2d) -> None:
+        super().__init__()
+        self.patch = layer.kernel_size
+        self.linear = Linear(Weight(layer.weight.flatten(1)), layer.bias)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """What transformers asks for the type that pixels should have."""
+        values: torch.Tensor = self.linear.stored.values  # type: ignore[assignment] # a buffer
+        return values
+
+    @staticmethod
+    def fits(layer: torch.nn.Conv2d) -> bool:
+        """Whether this is what `layer` computes."""
+        return (
+            layer.stride == layer.kernel_size
+            and layer.padding == (0, 0)
+            and layer.dilation == (1, 1)
+            and layer.groups == 1
+        )
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels: (1, channels, height, width) to (1, outputs, height / patch, width / patch)."""
+        _, channels, height, width = pixels.shape
+        down, across = height // self.patch[0], width // self.patch[1]
+        cut = pixels[:, :, : down * self.patch[0], : across * self.patch[1]]
+        cut = cut.reshape(channels, down, self.patch[0], across, self.patch[1]).permute(1, 3, 0, 2, 4)
+        found = self.linear(cut.reshape(down * across, -1))
+        return found.T.reshape(1, -1, down, across)
+
+
 def replace_layers(model: torch.nn.Module, packed: Mapping[str, PackedWeight]) -> None:
-    """Put these layers in place of every linear layer and token embedding, in place.
+    """Put these layers in place of every linear layer, token embedding and cut into patches, in place.
 
     packed: name of a weight -> what is stored of it. An embedding whose values are those of the output matrix
     shares what is stored. Raises ToolError when a packed weight belongs to no such layer.
@@ -171,6 +205,9 @@ def replace_layers(model: torch.nn.Module, packed: Mapping[str, PackedWeight]) -
     if stray:
         raise ToolError(f"the packed weight `{stray[0]}` belongs to no linear layer or embedding")
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Conv2d) and Patches.fits(module):
+            model.set_submodule(name, Patches(module))
     shared: tuple[torch.Tensor, Weight] | None = None
     # Linear layers first: an embedding looks whether the output matrix holds its values.
     for name, module in sorted(modules.items(), key=lambda each: isinstance(each[1], torch.nn.Embedding)):

@@ -1,13 +1,20 @@
-"""The order in which a device computes: tiles, vectors and threads for the kernels. Imports tvm."""
+"""The order in which a device computes: tiles, vectors and threads for multiplications, loops for the rest.
+
+Imports tvm. Without this, TVM multiplies element by element and writes down every step of a chain of small
+operations.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import kernels
 import tvm
 from tvm.tirx import PrimFunc
 
+_MATMUL = "matmul"
+"""How TVM calls the block of a multiplication that is none of ours: those of attention."""
 _COLUMNS = 32
 """Outputs that are summed in registers: 8 vectors of 4 floats, half of what SSE and NEON have."""
 _INPUTS = 64
@@ -16,40 +23,53 @@ _PARALLEL = 1 << 21
 """Multiplications from which on handing work to other threads pays."""
 
 
-def schedule_kernels(module: tvm.IRModule) -> tvm.IRModule:
-    """The module with its multiplications tiled; everything else stays as TVM lowers it."""
+def schedule_functions(module: tvm.IRModule) -> tvm.IRModule:
+    """The module with every function scheduled. The order of a sum's terms is that of the weight's rows."""
     changed = {}
     for name, function in module.functions.items():
         if isinstance(function, PrimFunc):
             schedule = tvm.s_tir.Schedule(function)
-            names = _block_names(schedule)
-            if kernels.DENSE in names:
-                _dense(schedule, packed=kernels.WEIGHT in names)
-                changed[name] = schedule.mod["main"].with_attrs(dict(function.attrs))
+            _inline(schedule)
+            for block in _blocks(schedule):
+                if schedule.get(block).name_hint in (kernels.DENSE, _MATMUL):
+                    _multiply(schedule, block)
+            changed[name] = schedule.mod["main"].with_attrs(dict(function.attrs))
     return tvm.IRModule({**module.functions, **changed}, attrs=module.attrs)
 
 
-def _dense(schedule: Any, *, packed: bool) -> None:
-    block = schedule.get_sblock(kernels.DENSE)
-    row, column, axis = schedule.get_loops(block)
-    rows, columns, inputs = (int(schedule.get(loop).extent) for loop in (row, column, axis))
-    outer, inner = schedule.split(column, [None, _largest_divisor(columns, _COLUMNS)])
-    chunk, step = schedule.split(axis, [None, _largest_divisor(inputs, _INPUTS)])
-    schedule.reorder(outer, chunk, row, step, inner)
+def _multiply(schedule: Any, block: Any) -> None:
+    """Tile (..., rows, columns, inputs); unpack the weights of a tile just before it."""
+    *batch, row, column, axis = schedule.get_loops(block)
+    work = 1
+    for loop in (*batch, row, column, axis):
+        work *= int(schedule.get(loop).extent)
+    outer, inner = schedule.split(column, [None, _largest_divisor(schedule, column, _COLUMNS)])
+    chunk, step = schedule.split(axis, [None, _largest_divisor(schedule, axis, _INPUTS)])
+    schedule.reorder(*batch, outer, chunk, row, step, inner)
     schedule.vectorize(inner)
-    if packed:
-        weight = schedule.get_sblock(kernels.WEIGHT)
-        schedule.compute_at(weight, chunk)
-        schedule.vectorize(schedule.get_loops(weight)[-1])
-    if rows * columns * inputs >= _PARALLEL:
-        schedule.parallel(outer)
+    for weight in schedule.get_producers(block):
+        if schedule.get(weight).name_hint == kernels.WEIGHT:
+            schedule.compute_at(weight, chunk)
+            schedule.vectorize(schedule.get_loops(weight)[-1])
+    if work >= _PARALLEL:
+        schedule.parallel(schedule.fuse(*batch, outer))
     schedule.decompose_reduction(block, chunk)
 
 
-def _block_names(schedule: Any) -> set[str]:
-    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
-    return {schedule.get(block).name_hint for block in blocks}
+def _inline(schedule: Any) -> None:
+    """Compute what one step alone reads within that step, so that it is never written down."""
+    for block in _blocks(schedule):
+        if len(schedule.get_consumers(block)) == 1 and schedule.get(block).name_hint != kernels.WEIGHT:
+            # A sum, or what the function returns, cannot be moved; there is no other way to ask.
+            with contextlib.suppress(tvm.s_tir.ScheduleError):
+                schedule.compute_inline(block)
 
 
-def _largest_divisor(number: int, limit: int) -> int:
-    return max(each for each in range(1, limit + 1) if number % each == 0)
+def _blocks(schedule: Any) -> list[Any]:
+    blocks: list[Any] = schedule.get_child_blocks(schedule.get_sblock("root"))
+    return blocks
+
+
+def _largest_divisor(schedule: Any, loop: Any, limit: int) -> int:
+    extent = int(schedule.get(loop).extent)
+    return max(each for each in range(1, limit + 1) if extent % each == 0)
