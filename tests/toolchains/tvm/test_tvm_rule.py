@@ -94,9 +94,7 @@ def test_platforms_share_the_import_and_nothing_else() -> None:
 
 
 def test_both_text_tasks_share_the_import_and_images_have_no_length() -> None:
-    text, other = (
-        convert("tvm:fp32", model(task=task)) for task in ("text_generation", "language_modeling")
-    )
+    text, other = (convert("tvm:fp32", model(task=task)) for task in ("text_generation", "language_modeling"))
     image = convert("tvm:fp32", model(task="image_classification", architecture=VIT))
     assert text.actions[0].params == other.actions[0].params
     assert image.actions[0].params["sequence_length"] == 0
