@@ -82,6 +82,14 @@ class RuntimeToolchainInfo(Provider):
         """
         raise NotImplementedError
 
+    def why_not_run(self, platform: PlatformInfo) -> str:
+        """Why a binary for `platform` cannot be run from the machine that builds; empty when it can."""
+        if platform.runner is None:
+            return platform.not_run or f"`{platform.label}` names no `runner`"
+        if self.device_tool(platform) is None:
+            return f"{self.runtime} has no runtime that this project can call on `{platform.label}`"
+        return ""
+
 
 @dataclass(frozen=True)
 class DeviceRunInfo(Provider):

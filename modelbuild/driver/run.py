@@ -19,9 +19,15 @@ from modelbuild.driver.build import build
 from modelbuild.driver.request import BuildRequest
 from modelbuild.errors import ExitCode, UsageError
 from modelbuild.events import EventSink
+from modelbuild.execution.device_runner import DeviceCall, stage_tool
+from modelbuild.execution.devices import Devices
+from modelbuild.execution.environment import check_device_tool
 from modelbuild.execution.host_program import parse_program
 from modelbuild.execution.tool_environment import ToolEnvironments
+from modelbuild.execution.worker_pool import WorkerPool
 from modelbuild.provider import RunInfo
+from modelbuild.runner import Runner
+from modelbuild.runtime_toolchain import DeviceRunInfo
 from modelbuild.toolkit import request as toolkit_request
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -41,12 +47,18 @@ def run(request: BuildRequest, arguments: Sequence[str], sink: EventSink, say: C
     requested = analysis.graph.requested[0]
     target = analysis.requested[requested.label]
     info = target.providers.get(RunInfo)
+    device = target.providers.get(DeviceRunInfo)
+    if not isinstance(info, RunInfo) and isinstance(device, DeviceRunInfo):
+        reason = device.toolchain.why_not_run(device.platform)
+        raise UsageError(f"`{target.label}` cannot be run here: {reason}")
     if not isinstance(info, RunInfo) and len(requested.files) != 1:
         raise _not_runnable(target)
     outcome = build(request, sink)
     if outcome.exit_code != ExitCode.OK:
         return int(outcome.exit_code)
     if isinstance(info, RunInfo):
+        if info.runner is not None and info.runner.kind != "local":
+            return _call_device(request, info, info.runner, arguments, say)
         return _call_tool(request, info, arguments, say)
     return _call_program(request.root, target, requested, arguments)
 
@@ -81,6 +93,39 @@ def _call_tool(
         return subprocess.run(
             [*command, str(tool.source), str(request_file)], check=False, env={**_inherited(), **_OFFLINE}
         ).returncode
+
+
+def _call_device(
+    request: BuildRequest, info: RunInfo, runner: Runner, arguments: Sequence[str], say: Callable[[str], None]
+) -> int:
+    """Lay the call out as an action's, and have the runner make it."""
+    tool, root = info.tool, request.root
+    check_device_tool(tool, runner)
+    with (
+        contextlib.closing(
+            ToolEnvironments(str(request.cache_dir), request.package_source, note=say, warn=say)
+        ) as environments,
+        contextlib.closing(WorkerPool()) as pool,
+        tempfile.TemporaryDirectory(prefix="modelbuild-run-") as base,
+    ):
+        device = Devices(environments, pool).get(runner, threading.Event())
+        packages = environments.acquire(tool.lock, threading.Event()).packages if tool.lock else ""
+        digest = environments.read(tool.lock).digest if tool.lock else ""
+        os.makedirs(f"{base}/root/in")
+        os.mkdir(f"{base}/tmp")  # noqa: S108 - not the shared /tmp
+        for name, artifact in info.inputs.items():
+            os.symlink(root / str(artifact), f"{base}/root/in/{name}")
+        threads = len(os.sched_getaffinity(0))
+        data = {
+            "params": dict(info.params),
+            "inputs": {name: f"in/{name}" for name in info.inputs},
+            "outputs": {},
+            "threads": threads,
+            "arguments": list(arguments),
+        }
+        Path(f"{base}/root/request.json").write_text(json.dumps(data))
+        call = DeviceCall(base, f"{base}/log", stage_tool(tool, base), packages, digest, threads)
+        return device.interact(call)
 
 
 def _call_program(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,8 +66,8 @@ class DeviceRunner(Protocol):
         Raises EnvironmentFailure when the device cannot be had.
         """
 
-    def interact(self, call: DeviceCall, environment: Mapping[str, str]) -> int:
-        """Run the call for a person, on the terminal; the exit code. environment: the person's."""
+    def interact(self, call: DeviceCall) -> int:
+        """Run the call for a person, on the terminal; the exit code. Raises EnvironmentFailure likewise."""
 
 
 def stage_tool(tool: PythonTool, base: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from modelbuild.execution.device_runner import FLAGS, DeviceCall
 from modelbuild.execution.executor import Progress
@@ -27,28 +27,27 @@ class QemuRunner:
         self, call: DeviceCall, cancel: threading.Event, on_progress: Callable[[Progress], None]
     ) -> WorkerExit:
         """See DeviceRunner."""
-        home = f"{call.base}/tmp"  # noqa: S108 - not the shared /tmp
-        environment = worker_environment(call.threads) | {"HOME": home, "TMPDIR": home}
         request = {
             "cwd": call.root,
             "directory": call.base,
             "log": call.log,
-            "environment": environment | self._paths(call),
+            "environment": self._environment(call),
             "argv": self._command(call),
             "reports": True,
         }
         return self._pool.run(SHELL, request, cancel, on_progress)
 
-    def interact(self, call: DeviceCall, environment: Mapping[str, str]) -> int:
+    def interact(self, call: DeviceCall) -> int:
         """See DeviceRunner."""
         return subprocess.run(
-            self._command(call), cwd=call.root, env={**environment, **self._paths(call)}, check=False
+            self._command(call), cwd=call.root, env=self._environment(call), check=False
         ).returncode
 
     def _command(self, call: DeviceCall) -> list[str]:
         entry, tool, request = call.script
         return [*self._sysroot.python(), *FLAGS, f"{call.base}/{entry}", f"{call.base}/{tool}", request]
 
-    def _paths(self, call: DeviceCall) -> dict[str, str]:
-        paths = (call.packages, self._sysroot.packages)
-        return {"PYTHONPATH": ":".join(path for path in paths if path)}
+    def _environment(self, call: DeviceCall) -> dict[str, str]:
+        home = f"{call.base}/tmp"  # noqa: S108 - not the shared /tmp
+        paths = ":".join(path for path in (call.packages, self._sysroot.packages) if path)
+        return {**worker_environment(call.threads), "HOME": home, "TMPDIR": home, "PYTHONPATH": paths}

@@ -68,7 +68,7 @@ class SysrootRecipe:
     @property
     def packages(self) -> Mapping[str, str]:
         """Name -> pinned version, or nothing."""
-        return {name: version for name, _, version in (each.partition("=") for each in self.lock.packages)}
+        return self.lock.versions
 
     def make(self, directory: str, lock_descriptor: int, cancel: threading.Event) -> Sequence[str]:
         """See Recipe."""

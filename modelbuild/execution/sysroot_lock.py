@@ -55,17 +55,18 @@ class SysrootLock:
         return f"{self.path.parent.name}/{self.path.name}"
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, str]:
         """All that the file system is made of, for keys and `explain`."""
-        return {
-            "suite": self.suite,
-            "architecture": self.architecture,
-            "cpu": self.cpu,
-            "python": self.python,
-            "packages": sorted(self.packages),
-            "links": dict(sorted(self.links.items())),
-            "files": {name: digest_bytes(text.encode()).sha256 for name, text in sorted(self.files.items())},
-        }
+        said = {name: str(getattr(self, name)) for name in ("suite", "architecture", "cpu", "python")}
+        packages = {name: version or "current" for name, version in self.versions.items()}
+        links = {f"link {path}": target for path, target in self.links.items()}
+        files = {f"file {path}": digest_bytes(text.encode()).sha256 for path, text in self.files.items()}
+        return {**said, **packages, **links, **files}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package -> its pinned version, or nothing."""
+        return {name: version for name, _, version in (each.partition("=") for each in self.packages)}
 
     @cached_property
     def digest(self) -> str:

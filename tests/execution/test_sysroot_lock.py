@@ -93,7 +93,7 @@ def test_a_devices_tool_is_its_files_its_lock_and_its_device(tmp_path: Path) -> 
     runner = Runner("qemu-user", "aarch64", tmp_path / "it.sysroot")
     base = identity(tmp_path, runner, lock=lock)
     assert base.detail["machine"] == "linux-aarch64"
-    assert base.detail["sysroot"]["packages"] == ["libc6", "python3.11-minimal"]
+    assert base.detail["sysroot"]["libc6"] == "current"
     assert "distributions" not in base.detail
     emulator = find_program("bash")
     assert emulator is not None

@@ -35,15 +35,6 @@ class Execution:
     timing: Artifact
 
 
-def why_not_run(toolchain: RuntimeToolchainInfo, platform: PlatformInfo) -> str:
-    """Why a binary cannot be run for `platform` on the machine that builds; empty when it can."""
-    if platform.runner is None:
-        return platform.not_run or f"`{platform.label}` names no `runner`"
-    if toolchain.device_tool(platform) is None:
-        return f"{toolchain.runtime} has no runtime that this project can call on `{platform.label}`"
-    return ""
-
-
 def declare_execution(
     ctx: Context,
     toolchain: RuntimeToolchainInfo,
@@ -58,7 +49,7 @@ def declare_execution(
     The times are those of the one run whose logits are kept; under emulation they say nothing of a device.
     """
     tool = toolchain.device_tool(platform)
-    reason = why_not_run(toolchain, platform)
+    reason = toolchain.why_not_run(platform)
     if reason or tool is None:
         ctx.fail(f"the binary cannot be run: {reason}")
     logits = ctx.declare_file(f"{prefix}logits.npy")

@@ -75,9 +75,9 @@ class DeviceBinary(Rule):
                 calibration=self.calibration.info if self.calibration else None,
             ),
         )
-        made = DeviceRunInfo(choice.toolchain, model, platform)
-        providers: list[Provider] = [DefaultInfo((binary.binary,)), binary, made]
-        tool = choice.toolchain.device_tool(platform)
+        run = DeviceRunInfo(choice.toolchain, model, platform)
+        providers: list[Provider] = [DefaultInfo((binary.binary,)), binary, run]
+        tool = choice.toolchain.device_tool(platform) if platform.runner is not None else None
         if tool is not None:
-            providers.append(RunInfo(tool, {"binary": binary.binary}))
+            providers.append(RunInfo(tool, {"binary": binary.binary}, runner=platform.runner))
         return providers

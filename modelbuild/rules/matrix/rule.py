@@ -25,7 +25,7 @@ from modelbuild.api import (
     parse_label,
 )
 from modelbuild.matrix import CandidateInfo, MatrixCell, MatrixInfo
-from modelbuild.rules.device.measure import Execution, declare_execution, declare_parity, why_not_run
+from modelbuild.rules.device.measure import Execution, declare_execution, declare_parity
 from modelbuild.rules.device_binary.choice import AUTO, DEFAULT_TYPE, Choice, NoChoice, choose
 
 _EXCLUDABLE = ("artifact", "platform", "format")
@@ -136,7 +136,7 @@ class ArtifactMatrix(Rule):
         binary = choice.toolchain.convert(ctx, conversion)
         execution: Execution | None = None
         parity: Artifact | None = None
-        not_run = why_not_run(choice.toolchain, platform)
+        not_run = choice.toolchain.why_not_run(platform)
         if candidate.probes is None:
             not_run = "nothing is measured: it has no probes"
         elif not not_run:
