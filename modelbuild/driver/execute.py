@@ -11,6 +11,7 @@ from modelbuild.cache.local import LocalCache
 from modelbuild.driver.checking import compare_results
 from modelbuild.driver.graph_codec import encode_graph
 from modelbuild.driver.plan import Plan, fresh_plan, stored_plan
+from modelbuild.driver.preflight import refuse_oversized
 from modelbuild.driver.request import FEW_TARGETS, BuildOutcome, BuildRequest
 from modelbuild.driver.snapshot import Difference, Facts, SnapshotFiles, new_generation
 from modelbuild.driver.stamp import Stamp, stamp
@@ -119,7 +120,11 @@ class _Run:
         self._safe_at = clock()
         self._skipped: list[str] = []
         checked = {target.label for target in plan.graph.requested} if request.check else set()
-        resources.preflight(plan.graph.actions if not plan.known else ())
+
+        def rerun(action: Action) -> bool:
+            return action.owner in checked
+
+        refuse_oversized(plan.graph, self._world, resources, known=plan.known, rerun=rerun, salt=request.salt)
         self._scheduler = Scheduler(
             plan.graph,
             world=self._world,
@@ -133,7 +138,7 @@ class _Run:
             resources=resources,
             jobs=request.jobs or cores,
             keep_going=request.keep_going,
-            rerun=lambda action: action.owner in checked,
+            rerun=rerun,
             salt=request.salt,
             clock=clock,
             sink=self._observe,

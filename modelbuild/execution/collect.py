@@ -55,6 +55,7 @@ class OutputCollector:
         self._blobs = blobs
         self._policy = policy
         self._adopted: dict[str, tuple[Digest, bool]] = {}
+        self._declared: Mapping[str, Artifact] = {}
         self._linked: set[str] = set()
         """Paths that lead through a symlink: the file may be an output under another name, too."""
 
@@ -68,6 +69,7 @@ class OutputCollector:
 
     def collect(self, outputs: Mapping[str, Artifact]) -> dict[str, OutputDigest]:
         """The digests of `outputs`, whose blobs are then stored. Raises BadOutput."""
+        self._declared = outputs
         problems = [*self._missing(outputs), *self._undeclared(outputs)]
         if problems:
             raise BadOutput(problems)
@@ -85,6 +87,13 @@ class OutputCollector:
         digests = {path: self._store(path) for path in found}
         return {name: self._output(artifact, files[name], digests) for name, artifact in outputs.items()}
 
+    def _told(self, name: str) -> str:
+        """An output as people know it: by its declared path, and not by its name in the directory."""
+        for logical, artifact in self._declared.items():
+            if name == logical or name.startswith(f"{logical}/"):
+                return f"`{artifact}{name[len(logical) :]}`"
+        return f"`{name}`"
+
     def _missing(self, outputs: Mapping[str, Artifact]) -> list[str]:
         problems = []
         for name, artifact in outputs.items():
@@ -93,17 +102,19 @@ class OutputCollector:
                 mode = os.stat(path).st_mode
             except (FileNotFoundError, NotADirectoryError):
                 if os.path.islink(path):
-                    problems.append(f"output `{name}` is a dangling symlink to `{os.readlink(path)}`")
+                    problems.append(
+                        f"output {self._told(name)} is a dangling symlink to `{os.readlink(path)}`"
+                    )
                 else:
-                    problems.append(f"output `{name}` was not created")
+                    problems.append(f"output {self._told(name)} was not created")
                 continue
             except OSError as error:
-                problems.append(f"output `{name}`: {error.strerror}")
+                problems.append(f"output {self._told(name)}: {error.strerror}")
                 continue
             if artifact.kind == "tree" and not stat.S_ISDIR(mode):
-                problems.append(f"output `{name}` is declared as a directory and is a file")
+                problems.append(f"output {self._told(name)} is declared as a directory and is a file")
             elif artifact.kind == "file" and stat.S_ISDIR(mode):
-                problems.append(f"output `{name}` is declared as a file and is a directory")
+                problems.append(f"output {self._told(name)} is declared as a file and is a directory")
         return problems
 
     def _undeclared(self, outputs: Mapping[str, Artifact]) -> list[str]:
@@ -127,7 +138,7 @@ class OutputCollector:
 
         if os.path.isdir(f"{self._directory.root}/{self._policy.scope}"):
             walk(self._policy.scope)
-        return [f"undeclared output `{name}`" for name in sorted(found)]
+        return [f"undeclared output {self._told(name)}" for name in sorted(found)]
 
     def _files(self, name: str, artifact: Artifact) -> dict[str, str]:
         """Path inside the output (empty for a file) -> path on disk."""
@@ -150,7 +161,9 @@ class OutputCollector:
     ) -> None:
         real = os.path.realpath(path)
         if real in above:
-            raise BadOutput([f"output `{name}` holds a symlink to a directory above it, `{inside}`"])
+            raise BadOutput(
+                [f"output {self._told(name)} holds a symlink to a directory above it, `{inside}`"]
+            )
         if os.path.islink(path):
             linked = True
             self._check_inside(real, path, f"{name}/{inside}" if inside else name)
@@ -169,18 +182,17 @@ class OutputCollector:
             self._linked.add(path)
             real = os.path.realpath(path)
             if not os.path.exists(real):
-                raise BadOutput([f"output `{name}` is a dangling symlink to `{os.readlink(path)}`"])
+                raise BadOutput([f"output {self._told(name)} is a dangling symlink to `{os.readlink(path)}`"])
             self._check_inside(real, path, name)
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise BadOutput([f"output `{name}` is neither a file nor a directory"])
+            raise BadOutput([f"output {self._told(name)} is neither a file nor a directory"])
         return path
 
     def _check_inside(self, real: str, path: str, name: str) -> None:
         if real in self._inputs or real.startswith(self._root + "/"):
             return
-        raise BadOutput(
-            [f"output `{name}` is a symlink out of the action's directory, to `{os.readlink(path)}`"]
-        )
+        told, target = self._told(name), os.readlink(path)
+        raise BadOutput([f"output {told} is a symlink out of the action's directory, to `{target}`"])
 
     def _store(self, path: str) -> tuple[Digest, bool]:
         if path in self._linked:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import re
 import shutil
-import signal
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -23,6 +20,7 @@ from modelbuild.errors import ActionFailed, AnalysisError, CacheError, Interrupt
 from modelbuild.execution.collect import BadOutput, OutputCollector, OutputPolicy
 from modelbuild.execution.device_runner import DeviceCall, DeviceRunner, stage_tool
 from modelbuild.execution.devices import Devices
+from modelbuild.execution.diagnosis import LOG_LINES, diagnose, log_notes
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.executor import ExecutionContext, LocalBlobs, PreparedAction, Progress
 from modelbuild.execution.host_program import parse_program
@@ -41,11 +39,9 @@ from modelbuild.execution.worker_pool import (
 from modelbuild.tool import Lock, PythonTool, ShellTool, TreeTool, WriteTool
 from modelbuild.tree import Tree, TreeFile
 
-_LOG_LINES = 20
 _FULL_BYTES = 256 << 10
 """A disk with less than this free when a tool fails is full."""
 
-_LOG_TAIL_BYTES = 16 << 10
 _MAX_ARGUMENT_BYTES = 100_000
 """The kernel takes 128 KiB in one argument; longer commands go through a file."""
 
@@ -219,7 +215,7 @@ class LocalExecutor:
             except BadOutput as error:
                 raise ActionFailed(
                     f"`{action.owner}` did not make what it declares: {error.problems[0]}",
-                    notes=(*error.problems[1:], *_log_notes(_publish_log(directory, ctx))),
+                    notes=(*error.problems[1:], *log_notes(_publish_log(directory, ctx))),
                 ) from error
             log = self._keep_log(directory.log)
             with contextlib.suppress(FileNotFoundError):
@@ -312,7 +308,7 @@ class LocalExecutor:
                 raise Interrupted(f"`{action.owner}` was interrupted") from error
             raise ActionFailed(
                 f"`{action.owner}` lost the process that runs it",
-                notes=(*str(error).splitlines()[-_LOG_LINES:], *_log_notes(_publish_log(directory, ctx))),
+                notes=(*str(error).splitlines()[-LOG_LINES:], *log_notes(_publish_log(directory, ctx))),
                 hint="the machine may be short of memory: try a smaller `--jobs`",
             ) from error
 
@@ -351,38 +347,16 @@ class LocalExecutor:
     def _failure(
         self, action: Action, exit_: WorkerExit, directory: ActionDirectory, log_path: str
     ) -> ModelbuildError:
-        lines = _log_tail(log_path)
         disk = os.statvfs(self._area.path)
         if disk.f_bavail * disk.f_frsize < _FULL_BYTES:
             # Whatever the tool says, if its log could be written at all: it is not the one at fault.
             return CacheError(
                 f"the disk of the cache filled up while `{action.owner}` ran",
-                notes=_log_notes(log_path),
+                notes=log_notes(log_path),
                 hint="free some space with `modelbuild cache gc --max-size 10G`, or move the cache with "
                 "`--cache-dir`",
             )
-        hint = None
-        if exit_.status < 0:
-            name = _signal_name(-exit_.status)
-            message = f"`{action.owner}` failed: {action.mnemonic} was killed by {name}"
-            if -exit_.status == signal.SIGKILL:
-                hint = "the kernel kills a process so when memory runs out"
-            if -exit_.status == signal.SIGILL and action.runner is not None:
-                hint = "was the binary made for another CPU than the one that its platform's runner has?"
-        else:
-            message = f"`{action.owner}` failed: {action.mnemonic} exited with code {exit_.status}"
-        if any(os.strerror(errno.EROFS) in line for line in lines):
-            return _wrote_to_input(action, directory, lines, log_path)
-        if any(os.strerror(errno.EXDEV) in line for line in lines):
-            hint = "inputs, outputs and scratch are different mounts: copy between them, or `shutil.move`"
-        if isinstance(action.tool, PythonTool) and action.tool.lock is not None:
-            hint = _missing_module(lines, action.tool.lock) or hint
-        said = _tool_error(lines) if isinstance(action.tool, PythonTool) and exit_.status == 1 else None
-        if said is not None:
-            message, hint = f"`{action.owner}` failed: {said[0]}", said[1]
-        if any(os.strerror(errno.ENOSPC) in line for line in lines):
-            hint = "the disk is full: free some space with `modelbuild cache gc --max-size 10G`"
-        return ActionFailed(message, notes=_log_notes(log_path), hint=hint)
+        return diagnose(action, exit_.status, directory.placed, log_path)
 
     def _keep_log(self, path: str) -> Digest | None:
         """What a successful tool said becomes a blob of its result."""
@@ -439,62 +413,3 @@ def _shell_arguments(command: str, directory: ActionDirectory) -> list[str]:
     with open(path, "wb") as stream:
         stream.write(encoded)
     return ["/bin/bash", path]
-
-
-def _log_tail(path: str) -> list[str]:
-    try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - _LOG_TAIL_BYTES))
-            text = stream.read().decode(errors="replace")
-    except OSError:
-        return []
-    return text.splitlines()[-_LOG_LINES:]
-
-
-def _log_notes(path: str) -> tuple[str, ...]:
-    lines = _log_tail(path)
-    return (*lines, f"whole log: {path}") if lines else ()
-
-
-def _tool_error(lines: list[str]) -> tuple[str, str | None] | None:
-    """The message and hint of a ToolError, which call_tool writes last."""
-    hint = None
-    if lines and lines[-1].startswith("hint: "):
-        hint = lines[-1].removeprefix("hint: ")
-        lines = lines[:-1]
-    if lines and lines[-1].startswith("error: "):
-        return lines[-1].removeprefix("error: "), hint
-    return None
-
-
-def _wrote_to_input(
-    action: Action, directory: ActionDirectory, lines: list[str], log_path: str
-) -> ActionFailed:
-    """What the kernel refused: nothing has been changed."""
-    refused = " ".join(line for line in lines if os.strerror(errno.EROFS) in line)
-    names = [f"`{each.name}`" for each in directory.placed if each.name in refused or each.path in refused]
-    what = f"its input {', '.join(names)}" if names else "a file that is not its own"
-    return ActionFailed(
-        f"`{action.owner}` tried to write to {what}",
-        notes=("workspace and cache are read-only for actions: nothing was changed", *_log_notes(log_path)),
-        hint="write to the outputs or below $TMPDIR; to change an input, copy it there first",
-    )
-
-
-def _missing_module(lines: list[str], lock: Lock) -> str | None:
-    """A hint when a tool imported what its own environment does not have."""
-    for line in reversed(lines):
-        match = re.match(r"ModuleNotFoundError: No module named '([^'.]+)", line)
-        if match is not None:
-            return (
-                f"the tool runs in the environment of `{lock.path}`: add what has `{match[1]}` to that lock"
-            )
-    return None
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"

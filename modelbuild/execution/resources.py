@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from modelbuild.actions.action import Action, Resources
@@ -50,21 +49,21 @@ class ResourcePool:
         self._used = Resources(cpu=0.0, ram=0)
         self._holders = 0
 
-    def preflight(self, actions: Iterable[Action]) -> None:
-        """Raise EnvironmentFailure if an action needs more than the whole machine has.
+    def shortfall(self, action: Action) -> EnvironmentFailure | None:
+        """The error of an action that needs more than the whole machine has.
 
         More cores than there are is no error: the action runs alone, and slower.
         """
-        for action in actions:
-            for name in ("ram", "disk", "gpu", "gpu_ram"):
-                needs, has = getattr(action.resources, name), getattr(self.total, name)
-                if needs > has:
-                    count = str if name == "gpu" else _size
-                    raise EnvironmentFailure(
-                        f"`{action.owner}` needs {count(needs)} of {name}, this machine has {count(has)}",
-                        notes=(f"action {action.mnemonic}; nothing was run",),
-                        hint="free some space" if name == "disk" else "build it on a larger machine",
-                    )
+        for name in ("ram", "disk", "gpu", "gpu_ram"):
+            needs, has = getattr(action.resources, name), getattr(self.total, name)
+            if needs > has:
+                count = str if name == "gpu" else _size
+                return EnvironmentFailure(
+                    f"`{action.owner}` needs {count(needs)} of {name}, this machine has {count(has)}",
+                    notes=(f"action {action.mnemonic}; nothing was run",),
+                    hint="free some space" if name == "disk" else "build it on a larger machine",
+                )
+        return None
 
     def try_acquire(self, needs: Resources) -> bool:
         """Take `needs` if they are free. An action is never refused while nothing else runs."""

@@ -20,7 +20,7 @@ from modelbuild.actions.action import Action, Resources
 from modelbuild.actions.graph import ActionGraph
 from modelbuild.actions.key import ActionKey, action_key
 from modelbuild.actions.result import ActionResult, OutputDigest, StandingResult
-from modelbuild.errors import ActionFailed, CacheError, EnvironmentFailure, ModelbuildError
+from modelbuild.errors import ActionFailed, CacheError, EnvironmentFailure, Location, ModelbuildError
 from modelbuild.events import ActionFinished, ActionProgress, ActionStarted, Event, Outcome
 from modelbuild.execution.resources import ResourcePool
 from modelbuild.execution.step import Step, StepCancelled, StepOutcome
@@ -376,6 +376,7 @@ class Scheduler:
     ) -> None:
         if not self._keep_going:
             self._stopping = True
+        error.located(_declaration(self._graph.actions[index]))
         self._settle(index, Settled(key, "failed", None, error), inputs)
 
     def _settle(
@@ -411,6 +412,12 @@ class Scheduler:
                 dependencies=dependencies,
             )
         )
+
+
+def _declaration(action: Action) -> Location | None:
+    """The line of the BUILD file that the action comes from."""
+    path, _, line = action.declared_at.rpartition(":")
+    return Location(path, int(line)) if path and line.isdecimal() else None
 
 
 def _is_one_actions(error: Exception) -> TypeGuard[ModelbuildError]:

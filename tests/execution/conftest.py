@@ -70,7 +70,10 @@ class Bench:
                 each.name: Artifact(each.name, "source" if "/workspace/" in (each.path or "") else "file")
                 for each in inputs
             },
-            {name: Artifact(name, "tree" if kind == "tree" else "file") for name, kind in kinds.items()},
+            {
+                name: Artifact(name.removeprefix("modelbuild-out/"), "tree" if kind == "tree" else "file")
+                for name, kind in kinds.items()
+            },
             owner=Label("", "pkg", "it"),
             mnemonic="Test",
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelbuild.artifact import Artifact
 from modelbuild.errors import ActionFailed, Interrupted
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.executor import Progress
@@ -88,6 +90,29 @@ def test_what_a_tool_says_why_it_fails_is_the_message(bench: Any) -> None:
         run(bench, body)
     assert caught.value.message == "`//pkg:it` failed: no such split `x`"
     assert caught.value.hint == "add it"
+    said = str(caught.value)
+    assert said.count("no such split") == said.count("add it") == said.count("loading") == 1
+
+
+def test_all_lines_of_what_a_tool_says_are_told_once(bench: Any) -> None:
+    body = "from modelbuild.toolkit.request import ToolError\nraise ToolError('first line\\nsecond line')"
+    with pytest.raises(ActionFailed) as caught:
+        run(bench, body)
+    assert caught.value.message == "`//pkg:it` failed: first line"
+    assert str(caught.value).count("second line") == 1
+
+
+def test_a_tool_that_wants_the_network_is_told_that_there_is_none(bench: Any) -> None:
+    with pytest.raises(ActionFailed) as caught:
+        run(bench, "import socket\nsocket.create_connection(('example.org', 80))")
+    assert caught.value.hint == "actions have no network: fetch it before, and make it an input"
+
+
+def test_a_missing_output_has_its_declared_path(bench: Any) -> None:
+    prepared = bench.prepare(bench.tool("pass"), (), FILE)
+    action = replace(prepared.action, outputs={"out/result": Artifact("pkg/it/result.json", "file")})
+    with pytest.raises(ActionFailed, match=r"output `modelbuild-out/pkg/it/result.json` was not created"):
+        bench.run(replace(prepared, action=action))
 
 
 def test_a_bug_in_a_tool_shows_its_own_frames_only(bench: Any) -> None:

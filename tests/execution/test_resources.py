@@ -33,15 +33,18 @@ def action(**needs: Any) -> Action:
         ({"gpu_ram": 1 << 30}, "needs 1.0 GiB of gpu_ram, this machine has 0 B"),
     ],
 )
-def test_preflight_names_the_shortfall(needs: Any, text: str) -> None:
-    with pytest.raises(EnvironmentFailure, match=text) as caught:
-        ResourcePool(MACHINE).preflight([action(), action(**needs)])
-    assert "`//pkg:big`" in caught.value.message
+def test_a_shortfall_is_named(needs: Any, text: str) -> None:
+    pool = ResourcePool(MACHINE)
+    assert pool.shortfall(action()) is None
+    error = pool.shortfall(action(**needs))
+    assert isinstance(error, EnvironmentFailure)
+    assert text in error.message
+    assert "`//pkg:big`" in error.message
 
 
 def test_more_cores_than_there_are_is_no_error() -> None:
     pool = ResourcePool(MACHINE)
-    pool.preflight([action(cpu=64)])
+    assert pool.shortfall(action(cpu=64)) is None
     assert pool.try_acquire(Resources(cpu=64))
     assert not pool.try_acquire(Resources(cpu=1))
     pool.release(Resources(cpu=64))

@@ -50,6 +50,7 @@ def test_what_an_action_must_not_do(workspace: CommandLine, cmd: str, message: s
     )
     result = workspace.build(expect=1)
     assert message in result.stderr
+    assert "--> BUILD.models:2" in result.stderr
     workspace.build("//:first")
     assert workspace.out("first.txt") == "1\n"
 
