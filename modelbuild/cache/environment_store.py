@@ -110,6 +110,10 @@ class EnvironmentStore:
             return []
         return sorted(name for name in names if len(name) == 64)
 
+    def unfinished(self) -> list[str]:
+        """Those that are being made, or were when their build was killed."""
+        return [each for each in self.digests() if not os.path.exists(f"{self.path(each)}/{MADE}")]
+
     def uses(self) -> Iterator[EnvironmentUse]:
         """Every environment with its files; one that was never finished was used at the beginning of time."""
         for digest in self.digests():

@@ -123,6 +123,7 @@ def collect(
             for file in files:
                 sizes[file.sha256] = sizes.get(file.sha256, 0) + file.size
             store = EnvironmentStore(cache.root)
+            unfinished = sum(store.remove(digest) for digest in store.unfinished())
             environments, own = _environments(store)
             found = [*_entries(cache), *environments]
             entries = sorted(found, key=lambda entry: entry.used_s, reverse=True)
@@ -152,7 +153,7 @@ def collect(
                 bytes_kept=sum(file.size for file in files)
                 - sum(file.size for file in swept)
                 + sum(size for name, size in own.items() if name in needed),
-                environments_removed=sum(entry.is_environment for entry in gone),
+                environments_removed=unfinished + sum(entry.is_environment for entry in gone),
                 environments_kept=sum(entry.is_environment for entry in kept),
             )
     finally:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from modelbuild.errors import CacheError, EnvironmentFailure, Interrupted, Location
+from modelbuild.errors import AnalysisError, CacheError, EnvironmentFailure, Interrupted, Location
 from modelbuild.execution.lock_file import LockFile
 from modelbuild.execution.package_source import PackageSource
 
@@ -146,6 +146,12 @@ def _refuse(lock: LockFile, output: str, *, offline: bool) -> NoReturn:
             notes=_causes(output),
             hint="free some space with `modelbuild cache gc --max-size 10G`, or move the cache with "
             "`--cache-dir`",
+        )
+    if "--python-platform" in output and "invalid value" in output:
+        raise AnalysisError(
+            f"the lock `{lock.name}` is for `{lock.platform}`, which is no platform that uv knows",
+            location=Location(str(lock.lock.path)),
+            hint="`uv pip install --help` lists them: `aarch64-manylinux_2_28`",
         )
     location = lock.location(output)
     pin = lock.pin_at(location.line)

@@ -181,6 +181,18 @@ def test_wheels_of_another_machine_are_unpacked(place: Place) -> None:
         place.get(place.lock(text))
 
 
+def test_a_platform_that_nobody_knows(place: Place) -> None:
+    with pytest.raises(AnalysisError, match="`pdp-11`, which is no platform that uv knows"):
+        place.get(place.lock("tiny==1.0\n", platform="pdp-11"))
+
+
+def test_a_directory_of_wheels_that_is_not_there(place: Place) -> None:
+    shutil.rmtree(place.wheels)
+    with pytest.raises(EnvironmentFailure) as caught:
+        place.get(place.lock("tiny==1.0\n"))
+    assert str(place.wheels) in str(caught.value)
+
+
 def test_a_changed_file_is_noticed(place: Place) -> None:
     lock = place.lock("tiny==1.0\n")
     module = Path(place.get(lock).packages) / "tiny.py"

@@ -198,3 +198,15 @@ def test_gc_drops_environments_and_stats_counts_them(workspace: CommandLine) -> 
     workspace.put("toolchains/tiny/tool.py", TOOL + "\n")
     assert workspace.build().executed() == {"//:one", "//:two"}
     assert len(environments(workspace)) == 2
+
+
+def test_no_tool_changes_its_environment(workspace: CommandLine) -> None:
+    """Not even as root, to whom modes mean nothing."""
+    workspace.put(
+        "toolchains/tiny/tool.py",
+        "import tiny\n\n\ndef main(request):\n    open(tiny.__file__, 'a').write('VERSION = 9')\n",
+    )
+    _, stderr = workspace.start("build", "//:one").communicate(timeout=60)
+    assert "`//:one` tried to write to a file that is not its own" in stderr or "Permission denied" in stderr
+    (module,) = (workspace.root / "cache").glob("environments/*/venv/lib/*/site-packages/tiny.py")
+    assert module.read_text() == 'VERSION = "1.0"\n'
