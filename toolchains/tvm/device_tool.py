@@ -10,6 +10,7 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,10 @@ def load_model(library: Path) -> TvmModel:
         raise ToolError("the package `apache-tvm` is not in the tool's environment")
     runtime = Path(package.origin).parent / "lib" / "libtvm_runtime.so"
     ctypes.CDLL(str(runtime), ctypes.RTLD_GLOBAL)
-    machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / "model.so"  # The loader goes by the suffix; an input of an action has none.
+        named.symlink_to(library.resolve())
+        machine = tvm_ffi.load_module(str(named))["vm_load_executable"]()
     machine["vm_initialization"](*_CPU, _POOLED)
     *shape, classes = (int(each) for each in np.from_dlpack(machine["signature"]()))
     return TvmModel(machine["main"], tuple(shape), classes)

@@ -34,11 +34,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class NoChoice:
-    """reason: in one sentence. notes: what each toolchain says. hint: what to do about it."""
+    """reason: in one sentence. notes: what each toolchain says. hint: what to do about it. unknown: no toolchain
+    of the platform makes the format at all.
+    """
 
     reason: str
     notes: tuple[str, ...] = ()
     hint: str | None = None
+    unknown: bool = False
 
 
 def choose(
@@ -59,6 +62,7 @@ def choose(
         return NoChoice(
             f"no toolchain of `{platform.label}` makes `{format_}`",
             (f"its toolchains make {', '.join(f'`{each}`' for each in known)}",),
+            unknown=True,
         )
     refusals: dict[str, None] = {}
     too_large: list[Choice] = []

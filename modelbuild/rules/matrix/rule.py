@@ -116,7 +116,9 @@ class ArtifactMatrix(Rule):
             if not self.formats:
                 return
         if not found:
-            reasons = list(dict.fromkeys(each.reason for each in refused.values()))
+            told = [each.reason for each in refused.values() if not each.unknown]
+            nothing = f"no toolchain of `{platform.label}` makes {', '.join(f'`{each}`' for each in refused)}"
+            reasons = list(dict.fromkeys(told)) or [nothing]
             notes = tuple(
                 f"{format_}: {note}"
                 for format_, each in refused.items()
