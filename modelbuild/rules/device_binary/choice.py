@@ -34,8 +34,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class NoChoice:
-    """reason: in one sentence. notes: what each toolchain says. hint: what to do about it. unknown: no toolchain
-    of the platform makes the format at all.
+    """reason: in one sentence. notes: what each toolchain says. hint: what to do about it.
+
+    unknown: no toolchain of the platform makes the format at all.
     """
 
     reason: str
