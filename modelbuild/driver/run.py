@@ -108,9 +108,8 @@ def _call_device(
         contextlib.closing(WorkerPool()) as pool,
         tempfile.TemporaryDirectory(prefix="modelbuild-run-") as base,
     ):
-        device = Devices(environments, pool).get(runner, threading.Event())
-        packages = environments.acquire(tool.lock, threading.Event()).packages if tool.lock else ""
-        digest = environments.read(tool.lock).digest if tool.lock else ""
+        devices, never = Devices(environments, pool), threading.Event()
+        device, packages = devices.get(runner, never), devices.packages(tool.lock, never)
         os.makedirs(f"{base}/root/in")
         os.mkdir(f"{base}/tmp")  # noqa: S108 - not the shared /tmp
         for name, artifact in info.inputs.items():
@@ -124,7 +123,7 @@ def _call_device(
             "arguments": list(arguments),
         }
         Path(f"{base}/root/request.json").write_text(json.dumps(data))
-        call = DeviceCall(base, f"{base}/log", stage_tool(tool, base), packages, digest, threads)
+        call = DeviceCall(base, f"{base}/log", stage_tool(tool, base), packages, threads)
         return device.interact(call)
 
 

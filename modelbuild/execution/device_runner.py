@@ -30,18 +30,28 @@ _ENTRY = "modelbuild/toolkit/request.py"
 
 
 @dataclass(frozen=True, slots=True)
+class DevicePackages:
+    """What a tool imports. python: the version it is for, `3.11`. directory: empty when it is nothing.
+
+    digest: of the lock, for who keeps the packages elsewhere.
+    """
+
+    python: str
+    directory: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceCall:
     """One call of a tool, laid out. log: where stdout and stderr go. tool: its file, as it was staged.
 
-    packages: the directory with what its lock names, or nothing. packages_digest: of that lock, for who keeps
-    them elsewhere. threads: how many the tool may use.
+    threads: how many the tool may use.
     """
 
     base: str
     log: str
     tool: str
-    packages: str = ""
-    packages_digest: str = ""
+    packages: DevicePackages
     threads: int = 1
 
     @property

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 
 from modelbuild.errors import EnvironmentFailure
-from modelbuild.execution.device_runner import DeviceRunner
+from modelbuild.execution.device_runner import DevicePackages, DeviceRunner
 from modelbuild.execution.qemu_runner import QemuRunner
+from modelbuild.execution.ssh_runner import SshRunner
 from modelbuild.execution.sysroot import find_emulator
 from modelbuild.execution.sysroot_lock import read_sysroot_lock
 from modelbuild.execution.tool_environment import ToolEnvironments
 from modelbuild.execution.worker_pool import WorkerPool
 from modelbuild.runner import Runner
+from modelbuild.tool import Lock
 
 
 class Devices:
     """Makes runners; what they need is made first, and kept in the cache."""
 
-    def __init__(self, environments: ToolEnvironments, pool: WorkerPool) -> None:
+    def __init__(
+        self, environments: ToolEnvironments, pool: WorkerPool, ssh_options: tuple[str, ...] = ()
+    ) -> None:
+        """ssh_options: further `-o` options of ssh, for tests."""
         self._environments = environments
         self._pool = pool
+        self._ssh_options = ssh_options
+
+    def packages(self, lock: Lock | None, cancel: threading.Event) -> DevicePackages:
+        """What a tool with this lock imports. Raises as `get`."""
+        if lock is None:
+            return DevicePackages(f"{sys.version_info.major}.{sys.version_info.minor}")
+        file = self._environments.read(lock)
+        made = self._environments.acquire(lock, cancel)
+        return DevicePackages(file.python_version, made.packages, file.digest)
 
     def get(
         self, runner: Runner, cancel: threading.Event, waiting: Callable[[str, int], None] = lambda *_: None
@@ -35,4 +50,6 @@ class Devices:
             if not self._environments.start_sysroot(lock).done():
                 waiting(lock.name, len(lock.packages))
             return QemuRunner(self._environments.acquire_sysroot(lock, cancel), self._pool)
+        if runner.kind == "ssh":
+            return SshRunner(runner.address, runner.cpu, self._ssh_options)
         raise EnvironmentFailure(f"no device of the kind `{runner.kind}` can be reached from this machine")

@@ -18,7 +18,7 @@ from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.digest import Digest, digest_file
 from modelbuild.errors import ActionFailed, AnalysisError, CacheError, Interrupted, ModelbuildError
 from modelbuild.execution.collect import BadOutput, OutputCollector, OutputPolicy
-from modelbuild.execution.device_runner import DeviceCall, DeviceRunner, stage_tool
+from modelbuild.execution.device_runner import DeviceCall, DevicePackages, DeviceRunner, stage_tool
 from modelbuild.execution.devices import Devices
 from modelbuild.execution.diagnosis import LOG_LINES, diagnose, log_notes
 from modelbuild.execution.environment import ToolIdentities
@@ -55,15 +55,13 @@ _REQUEST = "request.json"
 class _Equipment:
     """What a tool runs with. packages: name -> directory. programs: name -> absolute path.
 
-    device: where it runs, if not in a worker. own, own_digest: its packages there, and their lock's digest.
+    device: where it runs, if not in a worker, and what it imports there.
     """
 
     kind: WorkerKind
     packages: Mapping[str, str] = field(default_factory=dict)
     programs: Mapping[str, str] = field(default_factory=dict)
-    device: DeviceRunner | None = None
-    own: str = ""
-    own_digest: str = ""
+    device: tuple[DeviceRunner, DevicePackages] | None = None
 
 
 class LocalExecutor:
@@ -242,12 +240,8 @@ class LocalExecutor:
                 wait_for(file.name, len(file.detail))
             environments[lock] = self._environments.acquire(lock, ctx.cancel)
         if action.runner is not None:
-            return _Equipment(
-                SHELL,
-                device=self._devices.get(action.runner, ctx.cancel, wait_for),
-                own=environments[tool.lock].packages if tool.lock else "",
-                own_digest=self._environments.read(tool.lock).digest if tool.lock else "",
-            )
+            device = self._devices.get(action.runner, ctx.cancel, wait_for)
+            return _Equipment(SHELL, device=(device, self._devices.packages(tool.lock, ctx.cancel)))
         python = environments[tool.lock].python if tool.lock is not None else ""
         if python is None:
             raise AnalysisError(
@@ -291,15 +285,10 @@ class LocalExecutor:
             request["argv"] = _shell_arguments(str(action.params["command"]), directory)
         try:
             if equipment.device is not None and isinstance(action.tool, PythonTool):
-                call = DeviceCall(
-                    directory.base,
-                    directory.log,
-                    stage_tool(action.tool, directory.base),
-                    equipment.own,
-                    equipment.own_digest,
-                    action.threads,
-                )
-                return equipment.device.run(call, ctx.cancel, ctx.on_progress)
+                device, packages = equipment.device
+                tool = stage_tool(action.tool, directory.base)
+                call = DeviceCall(directory.base, directory.log, tool, packages, action.threads)
+                return device.run(call, ctx.cancel, ctx.on_progress)
             return self._pool.run(equipment.kind, request, ctx.cancel, ctx.on_progress)
         except FileNotFoundError as error:
             raise storage_failure(error, self._area.path) from error

@@ -49,5 +49,5 @@ class QemuRunner:
 
     def _environment(self, call: DeviceCall) -> dict[str, str]:
         home = f"{call.base}/tmp"  # noqa: S108 - not the shared /tmp
-        paths = ":".join(path for path in (call.packages, self._sysroot.packages) if path)
+        paths = ":".join(path for path in (call.packages.directory, self._sysroot.packages) if path)
         return {**worker_environment(call.threads), "HOME": home, "TMPDIR": home, "PYTHONPATH": paths}

@@ -234,10 +234,10 @@ class _Call:
             for descriptor, events in poller.poll(_CANCEL_POLL_MS):
                 if descriptor == mine:
                     with contextlib.suppress(OSError):  # Reports that came with the end.
-                        _deliver(pending + os.read(self._progress, 1 << 16), on_progress)
+                        deliver(pending + os.read(self._progress, 1 << 16), on_progress)
                     return self._received(cancelled=cancelled > 0)
                 if events & select.POLLIN:
-                    pending = _deliver(pending + os.read(self._progress, 1 << 16), on_progress)
+                    pending = deliver(pending + os.read(self._progress, 1 << 16), on_progress)
                 else:
                     poller.unregister(self._progress)
             if cancel.is_set():
@@ -258,7 +258,7 @@ class _Call:
         return WorkerExit(**json.loads(answer), cancelled=cancelled)
 
 
-def _deliver(data: bytes, on_progress: Callable[[Progress], None]) -> bytes:
+def deliver(data: bytes, on_progress: Callable[[Progress], None]) -> bytes:
     """Hand on the whole lines of `data`; answers the rest. A line that is no report is dropped."""
     *lines, rest = data.split(b"\n")
     for line in lines:
