@@ -56,11 +56,13 @@ class Conversion:
 class RuntimeToolchainInfo(Provider):
     """The base of runtime toolchains.
 
-    runtime: `llama.cpp`. formats: what it makes, `gguf:Q4_0`, the one it would choose first.
+    runtime: `llama.cpp`. formats: what it makes, `gguf:Q4_0`, the one it would choose first. named_only:
+    those for models of a certain kind, which nobody gets without asking for them by name.
     """
 
     runtime: str
     formats: tuple[str, ...]
+    named_only: frozenset[str] = field(default=frozenset(), kw_only=True)
 
     def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
         """Why `model` cannot be had in this format on this platform, in one sentence; empty when it can."""

@@ -68,6 +68,10 @@ _TOKENS_AT_ONCE = 512
 """Of one pass over a prompt, llama.cpp's default."""
 
 
+_TERNARY = frozenset({"gguf:TQ1_0", "gguf:TQ2_0"})
+"""For weights that are ternary, which is not known before the model is built."""
+
+
 @dataclass(frozen=True)
 class LlamaCppToolchainInfo(RuntimeToolchainInfo):
     """Makes GGUF files and runs them in llama.cpp."""
@@ -190,7 +194,9 @@ class LlamaCppToolchain(Rule):
         formats = tuple(f"gguf:{kind}" for kind in _KINDS)
         return [
             DefaultInfo(),
-            LlamaCppToolchainInfo("llama.cpp", formats, self.allow_requantize, self.threads),
+            LlamaCppToolchainInfo(
+                "llama.cpp", formats, self.allow_requantize, self.threads, named_only=_TERNARY
+            ),
         ]
 
 

@@ -54,7 +54,8 @@ def choose(
     """
     offers = list(_offers(ctx, toolchain_type, platform))
     known = list(dict.fromkeys(each for _, info in offers for each in info.formats))
-    wanted = known if format_ == AUTO else [format_]
+    named_only = {each for _, info in offers for each in info.named_only}
+    wanted = [each for each in known if each not in named_only] if format_ == AUTO else [format_]
     if not offers:
         resolution = ctx.toolchains(toolchain_type, platform)
         error = ctx.no_toolchain(resolution)

@@ -1,0 +1,82 @@
+"""Which toolchain and format a device gets, and what is said when it gets none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from modelbuild.api import (
+    Artifact,
+    Conversion,
+    DeviceBinaryInfo,
+    DeviceRunInfo,
+    Footprint,
+    ModelInfo,
+    RuntimeToolchainInfo,
+)
+from modelbuild.errors import AnalysisError
+from modelbuild.rules.device_binary.rule import DeviceBinary
+from modelbuild.testing import RuleRunner
+
+SIZES = {"large": 1000, "small": 100, "ternary": 10}
+
+
+@dataclass(frozen=True)
+class Toy(RuntimeToolchainInfo):
+    """Makes files of the sizes in SIZES; refuses `small` of a quantized model."""
+
+    def refusal(self, model: ModelInfo, format_: str, platform: Any) -> str:
+        return "it is rounded already" if model.quantization and format_ == "small" else ""
+
+    def footprint(self, model: ModelInfo, format_: str, platform: Any) -> Footprint:
+        return Footprint(SIZES[format_], SIZES[format_])
+
+    def convert(self, ctx: Any, conversion: Conversion) -> DeviceBinaryInfo:
+        out = ctx.declare_file(f"model.{conversion.format}")
+        ctx.write(out, conversion.format)
+        return DeviceBinaryInfo(out, conversion.format, self.runtime, conversion.platform.label)
+
+    def device_tool(self, platform: Any) -> None:
+        return None
+
+
+def made(
+    *, disk: str = "", format_: str = "auto", quantization: dict[str, Any] | None = None
+) -> DeviceBinaryInfo:
+    runner = RuleRunner()
+    runner.provide(
+        ":m", ModelInfo(Artifact("m", "tree"), "image_classification", {}, quantization=quantization or {})
+    )
+    runner.platform("drone", cpu="aarch64", os="linux", disk=disk)
+    runner.toolchain(
+        "//toolchains:runtime", Toy("toy", ("large", "small", "ternary"), named_only=frozenset({"ternary"}))
+    )
+    target = runner.analyze(DeviceBinary, model=":m", format=format_, platform="drone")
+    assert target.get(DeviceRunInfo).platform.label.name == "drone"
+    return target.get(DeviceBinaryInfo)
+
+
+def test_auto_takes_the_first_format_that_there_is_room_for() -> None:
+    assert made().format == "large"
+    assert made(disk="500 B").format == "small"
+
+
+def test_auto_never_takes_what_must_be_named() -> None:
+    with pytest.raises(AnalysisError, match="as `small` it is too large"):
+        made(disk="50 B")
+    assert made(disk="50 B", format_="ternary").format == "ternary"
+
+
+def test_a_format_that_is_too_large_is_refused_with_one_that_fits() -> None:
+    with pytest.raises(AnalysisError, match="as `large` it is too large") as caught:
+        made(disk="500 B", format_="large")
+    assert "`small`" in (caught.value.hint or "")
+
+
+def test_a_refusal_and_an_unknown_format_are_told() -> None:
+    with pytest.raises(AnalysisError, match="it is rounded already"):
+        made(format_="small", quantization={"bits": 4})
+    with pytest.raises(AnalysisError, match="makes `huge`"):
+        made(format_="huge")
