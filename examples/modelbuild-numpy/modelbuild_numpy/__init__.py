@@ -1,0 +1,1 @@
+"""Plain NumPy as a runtime for modelbuild. BUILD files find it as `@modelbuild_numpy`."""
