@@ -23,6 +23,7 @@ from modelbuild.label import Label, parse_label
 from modelbuild.provider import DefaultInfo, Provider
 
 P = TypeVar("P", bound=Provider)
+Q = TypeVar("Q", bound=Provider)
 
 
 class ResolvedTarget(Protocol):
@@ -106,7 +107,7 @@ class Dep(Dependency, Generic[P]):
         """Everything the target provides. Only inside `analyze`."""
         return self._resolved().providers
 
-    def get(self, provider: type[P]) -> P | None:
+    def get(self, provider: type[Q]) -> Q | None:
         """Another provider of the same target, if it has it. Only inside `analyze`."""
         return self._resolved().providers.get(provider)  # type: ignore[return-value]
 

@@ -12,7 +12,7 @@ from modelbuild.errors import UsageError
 
 if TYPE_CHECKING:
     from modelbuild.cli.rule_description import AttributeDescription, RuleDescription
-    from modelbuild.loading.rule_file import WorkspaceRule
+    from modelbuild.loading.rule_file import LoadedRule
 
 SUMMARY = "Explain commands and rules"
 USAGE = "[COMMAND | rule [NAME]]"
@@ -112,7 +112,7 @@ def _rules(terminal: Terminal) -> str:
         rows.append(f"  {terminal.paint(f'{name:<{width}}', 'bold', terminal.out)}  {text}")
     own = _own_rules()
     if own:
-        rows += ["", "rules of this workspace, to be loaded:"]
+        rows += ["", "rules of this workspace and of installed packages, to be loaded:"]
         width = max(map(len, own))
         for name, rule in sorted(own.items()):
             text = _shorten(describe(rule.rule_class, name).summary, _WIDTH - width - 4)
@@ -120,16 +120,16 @@ def _rules(terminal: Terminal) -> str:
     return "\n".join(["built-in rules:", *rows, "", "`modelbuild help rule NAME` shows a rule's attributes."])
 
 
-def _own_rules() -> dict[str, WorkspaceRule]:
-    """The rules of the workspace around the current directory; none outside of one."""
-    from modelbuild.loading.rule_file import workspace_rules  # noqa: PLC0415
+def _own_rules() -> dict[str, LoadedRule]:
+    """The rules of the workspace around the current directory, if there is one, and those of packages."""
+    from modelbuild.loading.rule_file import installed_rules, workspace_rules  # noqa: PLC0415
     from modelbuild.loading.workspace import find_workspace  # noqa: PLC0415
 
     try:
         workspace = find_workspace(os.getcwd())
     except UsageError:
-        return {}
-    return workspace_rules(workspace.root)
+        return installed_rules()
+    return installed_rules() | workspace_rules(workspace.root)
 
 
 def _rule(name: str, terminal: Terminal) -> str:

@@ -34,9 +34,10 @@ def run(args: Namespace, terminal: Terminal) -> int:
             hint="nothing was written; name a new directory",
         )
     try:
-        os.makedirs(args.directory, exist_ok=True)
         for name, text in files.items():
-            with open(os.path.join(args.directory, name), "x", encoding="utf-8") as stream:
+            path = os.path.join(args.directory, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "x", encoding="utf-8") as stream:
                 stream.write(text)
     except OSError as error:
         raise EnvironmentFailure(

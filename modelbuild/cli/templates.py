@@ -114,6 +114,15 @@ def generate(args: dict[str, Any], seed: int) -> Iterator[tuple[str, dict[str, A
                 made += 1
                 yield split, {"prompt": prompt, "completion": MIXED[pair]}
 '''
+_TOOLCHAINS = """\
+# What `device_binary` asks for. Toolchains of this type are packages here, or installed ones; `toolchains` in
+# modelbuild.toml registers them.
+
+toolchain_type(
+    name = "runtime",
+    visibility = ["//visibility:public"],
+)
+"""
 _MODEL_README = """\
 # A modelbuild workspace with a small model
 
@@ -138,6 +147,7 @@ TEMPLATES: dict[str, dict[str, str]] = {
         ".gitignore": _IGNORE,
         "BUILD.models": _MODEL_BUILD,
         "colours.py": _MODEL_GENERATOR,
+        "toolchains/BUILD.models": _TOOLCHAINS,
         "README.md": _MODEL_README,
     },
 }

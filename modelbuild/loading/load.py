@@ -20,6 +20,7 @@ from modelbuild.loading.package import (
 from modelbuild.loading.pattern_matcher import PatternMatcher, nothing_hint
 from modelbuild.loading.patterns import parse_pattern
 from modelbuild.loading.rule_file import builtin_rules
+from modelbuild.loading.source_file import BUILD_FILE
 from modelbuild.loading.visibility import group_labels
 from modelbuild.loading.workspace import Workspace
 
@@ -177,6 +178,9 @@ class _Loading:
                         # As in Bazel: who may use a toolchain is not a matter of visibility.
                         other = self._resolver.resolve(label, None if label in toolchains else target)
                     except LoadError as error:
+                        if label in target.toolchain_types and self._packages.target(label) is None:
+                            error.notes = (*error.notes, f"`{target.rule}` takes toolchains of this type")
+                            error.hint = _toolchain_type_hint(label)
                         errors.append(error)
                         continue
                     if other is not None:
@@ -187,6 +191,11 @@ class _Loading:
                 raise combined(errors)
             level = [target for label, target in following.items() if label not in edges]
         return _sorted(roots, edges)
+
+
+def _toolchain_type_hint(label: Label) -> str:
+    declaration = f'toolchain_type(name = "{label.name}", visibility = ["//visibility:public"])'
+    return f"a workspace declares its toolchain types: `{declaration}` in `{label.package}/{BUILD_FILE}`"
 
 
 def _needed(target: Target, toolchains: Sequence[Label]) -> tuple[Label, ...]:

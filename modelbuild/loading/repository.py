@@ -12,14 +12,19 @@ from modelbuild.repositories import BUILTIN_REPOSITORIES
 ENTRY_POINT_GROUP = "modelbuild.repositories"
 
 
+def installed_repositories() -> dict[str, str]:
+    """Name -> entry point of the repositories that installed packages provide."""
+    from importlib.metadata import entry_points  # noqa: PLC0415  # costs 30 ms, and few workspaces need it
+
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
 @cache
 def repository_module(name: str) -> str:
     """The Python package of repository `name`, as its entry point names it. Raises LoadError."""
     if name in BUILTIN_REPOSITORIES:
         return BUILTIN_REPOSITORIES[name]
-    from importlib.metadata import entry_points  # noqa: PLC0415  # costs 30 ms, and few workspaces need it
-
-    found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    found = installed_repositories()
     if name not in found:
         raise LoadError(
             f"no installed package provides repository `@{name}`",

@@ -7,13 +7,13 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 from modelbuild.errors import LoadError, Location
 from modelbuild.label import Label, parse_label
-from modelbuild.loading.repository import repository_module
+from modelbuild.loading.repository import installed_repositories, repository_module, repository_root
 from modelbuild.loading.source_file import read_source, str_path
 from modelbuild.loading.suggestion import did_you_mean
 from modelbuild.rule import Rule, rule_name
@@ -111,29 +111,41 @@ def builtin_rules() -> Mapping[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkspaceRule:
-    """A rule that a workspace has in a rule file. file: its label, as `load` takes it."""
+class LoadedRule:
+    """A rule that a workspace, or an installed repository, has in a rule file. file: what `load` takes."""
 
     file: str
     rule_class: type[Rule]
 
 
-def workspace_rules(root: str) -> dict[str, WorkspaceRule]:
+def workspace_rules(root: str) -> dict[str, LoadedRule]:
     """Rule name -> the rules in files `rule.py` below the places for rule files; runs those files.
 
     For help and reference; a build runs only what is loaded. Raises LoadError for a file that fails.
     """
+    return _rules_below(root, "", RULE_DIRECTORIES)
+
+
+def installed_rules() -> dict[str, LoadedRule]:
+    """The same for the files `rule.py` of installed repositories."""
+    found: dict[str, LoadedRule] = {}
+    for repository in sorted(installed_repositories()):
+        found |= _rules_below(repository_root(repository), repository, ("",)) | found
+    return found
+
+
+def _rules_below(root: str, repository: str, places: Sequence[str]) -> dict[str, LoadedRule]:
     classes = RuleClasses(lambda _: root, {})
-    found: dict[str, WorkspaceRule] = {}
-    for place in RULE_DIRECTORIES:
+    found: dict[str, LoadedRule] = {}
+    for place in places:
         for folder, folders, names in os.walk(os.path.join(root, place)):
             folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
             if "rule.py" not in names:
                 continue
-            package = os.path.relpath(folder, root).replace(os.sep, "/")
-            label = f"//{package}:rule.py"
+            package = os.path.relpath(folder, root).replace(os.sep, "/").removeprefix(".")
+            label = f"@{repository}//{package}:rule.py" if repository else f"//{package}:rule.py"
             for name, rule_class in classes.defined_in(parse_label(label)).items():
-                found.setdefault(name, WorkspaceRule(label, rule_class))
+                found.setdefault(name, LoadedRule(label, rule_class))
     return found
 
 

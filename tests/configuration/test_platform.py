@@ -174,3 +174,10 @@ def test_platform_and_toolchain_labels_that_lead_nowhere(found: Analyze) -> None
 def test_without_platforms_nothing_of_them_is_loaded(found: Analyze) -> None:
     analysis = found("genrule(name = 'g', outs = ['o'], cmd = 'c')", toolchains=("//nowhere:all",))
     assert list(contents(analysis)) == ["p/o"]
+
+
+def test_a_missing_toolchain_type_tells_how_to_declare_it(found: Analyze) -> None:
+    with pytest.raises(LoadError, match="there is no target `//toolchains:runtime`") as caught:
+        found("device_binary(name = 'b', model = ':b')")
+    assert "`device_binary` takes toolchains of this type" in caught.value.notes
+    assert '`toolchain_type(name = "runtime", visibility' in (caught.value.hint or "")

@@ -4,7 +4,9 @@ A mark is an HTML comment on the line above a fence:
 
     <!-- run -->              the block's `$ ` lines are commands, run one after the other in one workspace
     <!-- run: slow -->        likewise, by the slow tests only
+    <!-- run: installed -->   likewise, where modelbuild is installed with the guide's package (tests/examples)
     <!-- file: PATH -->       the block is the whole content of a file of that workspace
+    <!-- from: PATH -->       the block is parts of a file of this repository; `...` stands for any lines
     <!-- not run: REASON -->  it is shown, and no test runs it
 """
 

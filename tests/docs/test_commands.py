@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,21 +25,30 @@ def normal(line: str) -> str:
 
 
 def matches(expected: list[str], actual: list[str]) -> bool:
-    """Whether the lines agree; a line `...` stands for any number of them."""
+    """Whether the lines agree; a line `...` stands for any number of them, `...` in a line for any text."""
     if not expected:
         return not actual
     if expected[0] == "...":
         return any(matches(expected[1:], actual[at:]) for at in range(len(actual) + 1))
-    return bool(actual) and expected[0] == actual[0] and matches(expected[1:], actual[1:])
+    return bool(actual) and agrees(expected[0], actual[0]) and matches(expected[1:], actual[1:])
 
 
-def run(directory: Path, command: str) -> tuple[Path, list[str]]:
-    """Run one command as a person's shell would; where the shell is then, and what was printed."""
+def agrees(expected: str, actual: str) -> bool:
+    """Whether two lines do."""
+    return re.fullmatch(".*".join(map(re.escape, expected.split("..."))), actual) is not None
+
+
+def run(directory: Path, command: str, more: Mapping[str, str]) -> tuple[Path, list[str]]:
+    """Run one command as a person's shell would; where the shell is then, and what was printed.
+
+    more: variables of the shell.
+    """
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "HOME": str(directory),
         "LANG": "C.UTF-8",
         "NO_COLOR": "1",
+        **more,
     }
     place = directory.parent / f".{directory.name}.place"
     completed = subprocess.run(
@@ -55,17 +65,17 @@ def run(directory: Path, command: str) -> tuple[Path, list[str]]:
     return Path(place.read_text().strip()), completed.stdout.splitlines()
 
 
-def follow(document: Path, directory: Path, *, slow: bool) -> int:
-    """Do what the document says, from top to bottom; how many commands that were."""
+def follow(document: Path, directory: Path, *marks: str, environment: Mapping[str, str] | None = None) -> int:
+    """Do what the document says, from top to bottom; how many commands that were. marks: of what is run."""
     done = 0
     for block in blocks(document):
         if block.mark.startswith("file: "):
             path = directory / block.mark.removeprefix("file: ")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text)
-        elif block.mark == "run" or (slow and block.mark == "run: slow"):
+        elif block.mark in marks:
             for each in commands(block):
-                directory, printed = run(directory, each.command)
+                directory, printed = run(directory, each.command, environment or {})
                 expected = [normal(line) for line in each.expected]
                 actual = [normal(line) for line in printed]
                 assert matches(expected, actual), (
@@ -83,7 +93,7 @@ def has(document: Path, mark: str) -> bool:
 def test_commands_do_what_the_document_says(document: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     workspace.mkdir()
-    assert follow(document, workspace, slow=False) > 0
+    assert follow(document, workspace, "run") > 0
 
 
 @pytest.mark.slow
@@ -91,7 +101,7 @@ def test_commands_do_what_the_document_says(document: Path, tmp_path: Path) -> N
 def test_slow_commands_do_what_the_document_says(document: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     workspace.mkdir()
-    assert follow(document, workspace, slow=True) > 0
+    assert follow(document, workspace, "run", "run: slow") > 0
 
 
 @pytest.mark.parametrize("document", GUIDES, ids=lambda d: d.name)
@@ -100,7 +110,7 @@ def test_every_shell_block_says_whether_it_is_run(document: Path) -> None:
         block.line
         for block in blocks(document)
         if block.language in SHELL_FENCES
-        and not re.fullmatch(r"run|run: slow|not run: \S.*|filled: .*", block.mark)
+        and not re.fullmatch(r"run|run: slow|run: installed|not run: \S.*|filled: .*", block.mark)
     ]
     assert not unmarked, (
         f"{document.relative_to(ROOT)}: say `run` or `not run: REASON` above lines {unmarked}"
@@ -113,7 +123,7 @@ def test_a_wrong_output_is_noticed(tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     workspace.mkdir()
     with pytest.raises(AssertionError, match="`cat a` printed"):
-        follow(document, workspace, slow=False)
+        follow(document, workspace, "run")
 
 
 def test_the_environment_of_documents_is_this_one() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelbuild.cli.main import main
 from modelbuild.label import parse_label
 from modelbuild.loading.repository import repository_module, repository_root
 
@@ -46,6 +47,20 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     repository_root.cache_clear()
     for name in [n for n in sys.modules if n.partition(".")[0] == "acme_rules"]:
         del sys.modules[name]
+
+
+@pytest.mark.usefixtures("acme")
+def test_help_knows_the_rules_of_installed_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nowhere").mkdir()
+    monkeypatch.chdir(tmp_path / "nowhere")
+    assert main(["help", "rule", "crush"]) == 0
+    assert 'load("@acme//quant:rule.py", "crush")' in capsys.readouterr().out
+    assert main(["help", "rule"]) == 0
+    assert (
+        "rules of this workspace and of installed packages, to be loaded:\n  crush" in capsys.readouterr().out
+    )
 
 
 def test_rules_macros_targets_and_files_of_a_repository(acme: Path, tree: Tree) -> None:

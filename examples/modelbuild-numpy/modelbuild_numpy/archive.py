@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from layout import NPY_HEADER, member
+
 from modelbuild.toolkit.request import ToolError
 
 Array = npt.NDArray[Any]
@@ -19,7 +20,7 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 
 
 def write_archive(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write the arrays, little-endian, in this order. `numpy.savez` would pad headers as its version likes."""
+    """Write the arrays, little-endian, in this order. `numpy.savez` pads headers as its version likes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             little = array.astype(array.dtype.newbyteorder("<"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from archive import Array, write_archive
 from layout import CODES, EPSILON, HEADS, SCALES
+
 from modelbuild.toolkit.model_tree import read_config
 from modelbuild.toolkit.packed_weights import PackedWeight, packed_bits, read_tensors, split_packed
 from modelbuild.toolkit.request import Request, ToolError
@@ -22,21 +23,23 @@ def main(request: Request) -> None:
         EPSILON: np.array(config["layer_norm_eps"], dtype=np.float64),
     }
     keeps_codes = request.params["format"] == "npz:int8"
-    for name in sorted((*packed, *plain)):
-        weight = packed.get(name) or plain[name].astype(np.float32)
-        if keeps_codes and not packed and weight.ndim == 2:
-            weight = rounded(weight)
-        if isinstance(weight, PackedWeight) and keeps_codes:
-            if weight.zeros is not None:
-                raise ToolError(f"the codes of `{name}` have zero points, for which there is no place")
-            arrays[name + CODES], arrays[name + SCALES] = weight.codes, weight.scales
+    if keeps_codes and not packed:
+        packed = {name: rounded(array) for name, array in plain.items() if array.ndim == 2}
+    for name in sorted({*packed, *plain}):
+        if name not in packed:
+            arrays[name] = plain[name].astype(np.float32)
+        elif not keeps_codes:
+            arrays[name] = packed[name].dequantized()
+        elif packed[name].zeros is not None:
+            raise ToolError(f"the codes of `{name}` have zero points, for which there is no place")
         else:
-            arrays[name] = weight.dequantized() if isinstance(weight, PackedWeight) else weight
+            arrays[name + CODES], arrays[name + SCALES] = packed[name].codes, packed[name].scales
     write_archive(request.outputs["archive"], arrays)
 
 
 def rounded(weight: Array) -> PackedWeight:
     """Each row to int8, symmetric: the largest weight of a row becomes 127 or -127."""
-    scales = np.abs(weight).max(axis=1, keepdims=True) / np.float32(127)
+    floats = weight.astype(np.float32)
+    scales = np.abs(floats).max(axis=1, keepdims=True) / np.float32(127)
     scales[scales == 0] = 1
-    return PackedWeight(np.rint(weight / scales).astype(np.int8), scales, None, 8)
+    return PackedWeight(np.rint(floats / scales).astype(np.int8), scales, None, 8)

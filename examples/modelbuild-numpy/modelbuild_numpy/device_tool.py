@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from archive import Array, read_archive
+from vit import VisionTransformer
+
 from modelbuild.toolkit.device_run import run_probes
 from modelbuild.toolkit.request import Request, ToolError
-from vit import VisionTransformer
 
 _HINT = "name a JSON file with its brightnesses, rows of numbers from 0 to 1"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from archive import Array, read_archive
 from layout import EPSILON, HEADS
+
 from modelbuild.toolkit.request import Request
 
 _TYPES = {"float32": "float", "int8": "int8_t"}

@@ -1,4 +1,4 @@
-"""How arrays lie in an archive: names, and bytes to the byte. Standard library only: rule and tools share it."""
+"""How arrays lie in an archive, to the byte. Standard library only: toolchain and tools share it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,4 @@ def member(name: str) -> str:
 
 def archive_bytes(arrays: Iterable[tuple[str, int]]) -> int:
     """The size of an archive. arrays: name and bytes of the numbers."""
-    return _END + sum(
-        _LOCAL + _CENTRAL + 2 * len(member(name)) + NPY_HEADER + size for name, size in arrays
-    )
+    return _END + sum(_LOCAL + _CENTRAL + 2 * len(member(name)) + NPY_HEADER + size for name, size in arrays)

@@ -1,99 +1,35 @@
-"""The rule `numpy_toolchain`: plain NumPy as a runtime."""
+"""The rules `numpy_toolchain` and `c_header`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from modelbuild.api import (
     Context,
-    Conversion,
     DefaultInfo,
+    Dep,
     DeviceBinaryInfo,
-    Footprint,
+    DeviceRunInfo,
     Lock,
-    ModelInfo,
     PlatformInfo,
     Provider,
     PythonTool,
-    Resources,
     Rule,
-    RuntimeToolchainInfo,
-    WeightTensor,
-    weight_tensors,
+    byte_size,
 )
-from modelbuild_numpy.layout import CODES, EPSILON, HEADS, SCALES, archive_bytes
+from modelbuild_numpy.toolchain import FORMATS, NumpyToolchainInfo
 
-FORMATS = ("npz:fp32", "npz:int8")
 _HERE = Path(__file__).parent
-_WHEELS: Mapping[str, str] = {"aarch64": "aarch64-manylinux_2_28", "x86_64": "x86_64-manylinux_2_28"}
-"""CPU -> the platform of NumPy's wheels for it."""
-_DEVICE_PYTHON = "3.11"
-"""Of devices that are not this machine: Debian 12 has it."""
-_RUNTIME_BYTES = 40 << 20
-"""Resident memory of Python with NumPy and its BLAS, measured on x86-64 with Python 3.11 and NumPy 2.4."""
-
-
-@dataclass(frozen=True)
-class NumpyToolchainInfo(RuntimeToolchainInfo):
-    """Makes `.npz` archives of vision transformers, and runs them with NumPy and nothing else."""
-
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        """Another task, another network, and codes that it has no place for."""
-        if model.task != "image_classification":
-            return f"it classifies images, and the model is for {model.task}"
-        kind = model.architecture.get("model_type")
-        if kind != "vit":
-            return f"it computes vision transformers (`vit`), and the model is a `{kind}`"
-        activation = model.architecture.get("hidden_act", "gelu")
-        if activation != "gelu":
-            return f"it computes the activation `gelu`, and the model has `{activation}`"
-        if format_ == "npz:int8" and not model.quantization.get("symmetric", True):
-            return "the model's codes have zero points, for which `npz:int8` has no place"
-        return ""
-
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
-        """The archive to the byte. In memory: its arrays, and the largest matrix as floats while it is used."""
-        arrays = dict(stored(model, format_))
-        numbers = sum(arrays.values())
-        matrices = [each.parameters for each in weight_tensors(model.architecture) if is_matrix(each)]
-        return Footprint(
-            disk=archive_bytes(arrays.items()),
-            weights=numbers,
-            runtime=_RUNTIME_BYTES + (4 * max(matrices) if format_ == "npz:int8" else 0),
-            detail={"numbers": numbers, "archive": archive_bytes(arrays.items()) - numbers},
-        )
-
-    def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
-        """One action. Nothing of the platform is in its parameters: all devices share the result."""
-        archive = ctx.declare_file(f"{conversion.prefix}model.npz")
-        ctx.run(
-            tool=PythonTool(_HERE / "convert_tool.py", lock=Lock(_HERE / "convert.lock")),
-            mnemonic="NumpyConvert",
-            inputs={"model": conversion.model.weights},
-            outputs={"archive": archive},
-            params={"format": conversion.format},
-            resources=Resources(ram=256 << 20),
-            progress=f"converting {ctx.label.name} to {conversion.format}",
-        )
-        return DeviceBinaryInfo(archive, conversion.format, self.runtime, conversion.platform.label)
-
-    def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
-        """NumPy from its wheel: this machine's own, or that of another CPU for an emulator or a device."""
-        lock = Lock(_HERE / "runtime.lock")
-        if platform.runner is None or platform.runner.kind != "local":
-            if platform.os != "linux" or platform.cpu not in _WHEELS:
-                return None
-            lock = Lock(lock.path, _WHEELS[platform.cpu], _DEVICE_PYTHON)
-        return PythonTool(_HERE / "device_tool.py", lock=lock)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class NumpyToolchain(Rule):
     """Plain NumPy as a runtime: archives of arrays that any device with Python and NumPy runs.
 
     `npz:fp32` holds float32. `npz:int8` holds matrices as int8 codes with float32 scales: one for each row,
-    or, of a model that is quantized already, its own codes and scales, which are never rounded again.
+    or, of a model that is quantized already, its codes and scales, which are never rounded again.
 
         load("@modelbuild_numpy//:rule.py", "numpy_toolchain")
 
@@ -105,20 +41,45 @@ class NumpyToolchain(Rule):
         return [DefaultInfo(), NumpyToolchainInfo("numpy", FORMATS)]
 
 
-def is_matrix(tensor: WeightTensor) -> bool:
-    """Whether `npz:int8` holds it as codes."""
-    return tensor.role in ("matrix", "output")
+class CHeader(Rule):
+    """The arrays of a NumPy binary as a C header: constants, which a linker puts into flash.
 
+    Weights are `float`, or of `npz:int8` `int8_t` codes with `float` scales. The network itself is for the
+    firmware to compute. With `board`, what does not fit its flash is refused before anything is trained.
 
-def stored(model: ModelInfo, format_: str) -> Iterator[tuple[str, int]]:
-    """Name and bytes of each array in the archive of a model."""
-    yield HEADS, 8
-    yield EPSILON, 8
-    group = int(model.quantization.get("group_size", 0))
-    for tensor in weight_tensors(model.architecture):
-        if format_ == "npz:int8" and is_matrix(tensor):
-            rows, columns = tensor.shape
-            yield tensor.name + CODES, rows * columns
-            yield tensor.name + SCALES, 4 * rows * (columns // (group or columns))
-        else:
-            yield tensor.name, 4 * tensor.parameters
+        load("@modelbuild_numpy//:rule.py", "c_header")
+
+        c_header(
+            name = "digits_h",
+            binary = ":digits-int8",
+            board = "@modelbuild_numpy//platforms:pico_2",
+        )
+    """
+
+    binary: Dep[DeviceBinaryInfo]
+    """A `device_binary` that the NumPy toolchain made."""
+    board: Dep[PlatformInfo] | None = None
+    """Where the weights are to go; its `disk` is the flash they may take."""
+    prefix: str = "model"
+    """What C names start with."""
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """One action."""
+        made = self.binary.get(DeviceRunInfo)
+        if self.binary.info.runtime != "numpy" or made is None:
+            ctx.fail(f"`{self.binary.label}` is for {self.binary.info.runtime}, not a binary for numpy")
+        if not _NAME.match(self.prefix):
+            ctx.fail(f"`{self.prefix}` cannot start a name in C")
+        flash = self.board.info.budget.disk if self.board else None
+        needed = made.toolchain.footprint(made.model, self.binary.info.format, made.platform).weights
+        if flash is not None and needed > flash:
+            ctx.fail(f"the weights take {byte_size(needed)}, and the board has {byte_size(flash)} of flash")
+        header = ctx.declare_file(f"{self.prefix}.h")
+        ctx.run(
+            tool=PythonTool(_HERE / "header_tool.py", lock=Lock(_HERE / "runtime.lock")),
+            mnemonic="CHeader",
+            inputs={"archive": self.binary.info.binary},
+            outputs={"header": header},
+            params={"prefix": self.prefix},
+        )
+        return [DefaultInfo((header,))]

@@ -1,4 +1,4 @@
-"""The forward pass of a vision transformer (Dosovitskiy et al., 2021), as transformers' `ViTForImageClassification`.
+"""The forward pass of a vision transformer (Dosovitskiy et al., 2021), as transformers computes it.
 
 Arrays have the names of its `state_dict()`.
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from archive import Array
 from layout import CODES, EPSILON, HEADS, SCALES
+
 from modelbuild.toolkit.request import ToolError
 
 _KERNEL = "vit.embeddings.patch_embeddings.projection"
@@ -55,7 +56,9 @@ class VisionTransformer:
         return np.concatenate((token, embedded), axis=1) + positions
 
     def _layer(self, name: str, states: Array) -> Array:
-        states = states + self._attended(f"{name}.attention", self._normed(f"{name}.layernorm_before", states))
+        states = states + self._attended(
+            f"{name}.attention", self._normed(f"{name}.layernorm_before", states)
+        )
         inner = self._linear(f"{name}.mlp.fc1", self._normed(f"{name}.layernorm_after", states))
         return states + self._linear(f"{name}.mlp.fc2", _gelu(inner))
 
@@ -93,5 +96,5 @@ class VisionTransformer:
 
 
 def _gelu(states: Array) -> Array:
-    """x * P(X <= x) of a standard normal X, exactly: NumPy has no erf, and the tanh form is another function."""
+    """Exactly x * P(X <= x), X standard normal. NumPy has no erf, and the tanh form is another function."""
     return np.asarray(states * 0.5 * (1 + _ERF(states / math.sqrt(2)).astype(np.float64)), dtype=np.float32)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from modelbuild_numpy.rule import CHeader, NumpyToolchain
+
 from modelbuild.api import (
     AnalysisError,
     Artifact,
@@ -17,8 +19,6 @@ from modelbuild.api import (
     RuntimeToolchainInfo,
 )
 from modelbuild.testing import RuleRunner
-from modelbuild_numpy.header_rule import CHeader
-from modelbuild_numpy.rule import NumpyToolchain
 
 TYPE = "//toolchains:runtime"
 VIT = {
@@ -156,10 +156,10 @@ def test_a_header_is_made_of_a_binary_for_numpy(runner: RuleRunner) -> None:
     assert target.files[0].basename == "digits.h"
     assert target.action.inputs == {"in/archive": Artifact("pkg/int8/model.npz", "file")}
     binary(runner, name="fp32", platform=":zero", format="npz:fp32")
-    with pytest.raises(AnalysisError, match="the weights do not fit `//pkg:pico`"):
+    with pytest.raises(AnalysisError, match=r"and the board has 48\.0 kB of flash"):
         runner.analyze(CHeader, name="large", binary=":fp32", board=":pico")
     with pytest.raises(AnalysisError, match="`1st` cannot start a name in C"):
         runner.analyze(CHeader, name="first", binary=":int8", prefix="1st")
     runner.provide(":gguf", DeviceBinaryInfo(Artifact("g", "file"), "gguf:Q4_0", "llama.cpp"))
-    with pytest.raises(AnalysisError, match="is for llama.cpp"):
+    with pytest.raises(AnalysisError, match=r"is for llama\.cpp"):
         runner.analyze(CHeader, name="other", binary=":gguf")

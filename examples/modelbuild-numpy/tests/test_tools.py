@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from modelbuild_numpy.layout import CODES, SCALES
+from modelbuild_numpy.rule import NumpyToolchain
+from modelbuild_numpy.toolchain import FORMATS
+from safetensors.numpy import save_file
+
 from modelbuild.api import Artifact, Conversion, ModelInfo, PythonTool, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner, run_tool
 from modelbuild.toolkit.packed_weights import pack
 from modelbuild.toolkit.request import ToolError
-from modelbuild_numpy.layout import CODES, SCALES
-from modelbuild_numpy.rule import FORMATS, NumpyToolchain
-from safetensors.numpy import save_file
 
 TOOLS = Path(__file__).parents[1] / "modelbuild_numpy"
 VIT = {
@@ -70,9 +72,7 @@ def convert(tmp_path: Path, model: Path, format_: str) -> Path:
     device = runner.platform("zero", cpu="aarch64", os="linux")
     action = runner.convert(toolchain, Conversion(info(), format_, device)).action
     assert isinstance(action.tool, PythonTool)
-    made = run_tool(
-        action.tool, tmp_path, inputs={"model": model}, outputs=["archive"], params=action.params
-    )
+    made = run_tool(action.tool, tmp_path, inputs={"model": model}, outputs=["archive"], params=action.params)
     return made["archive"]
 
 
@@ -179,7 +179,16 @@ def test_a_compiler_takes_the_header(tmp_path: Path) -> None:
         f"int main(void) {{ return fwrite({name}, 1, sizeof {name}, stdout) != sizeof {name}; }}\n"
     )
     subprocess.run(
-        ["cc", "-std=c99", "-Wall", "-Werror", "-Wno-unused-const-variable", "-o", tmp_path / "main", program],
+        [
+            "cc",
+            "-std=c99",
+            "-Wall",
+            "-Werror",
+            "-Wno-unused-const-variable",
+            "-o",
+            tmp_path / "main",
+            program,
+        ],
         check=True,
     )
     printed = subprocess.run([tmp_path / "main"], check=True, capture_output=True).stdout
