@@ -1,0 +1,86 @@
+"""A model as converters to fixed shapes like it: one input, one output, no mask to be computed. Imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+
+@dataclass(frozen=True)
+class StaticModel:
+    """module: takes `example` and gives logits. input_name: `input_ids` or `pixel_values`.
+
+    Text: int64 (1, tokens) to (1, tokens, vocabulary). Images: float32 (1, channels, height, width) to
+    (1, labels).
+    """
+
+    module: torch.nn.Module
+    example: torch.Tensor
+    input_name: str
+
+
+def static_model(model: torch.nn.Module, task: str, sequence_length: int) -> StaticModel:
+    """Wrap a dense model of transformers. task: `image_classification`, anything else is text.
+
+    An output matrix that is tied to the embedding becomes a copy of it: converters that find one tensor in two
+    places make mistakes. The module shares all other weights with `model`.
+    """
+    AttentionInterface.register("static", _attention)
+    model.set_attn_implementation("static")  # type: ignore[operator]
+    if task == "image_classification":
+        config = model.config
+        shape = (1, config.num_channels, config.image_size, config.image_size)  # type: ignore[union-attr]
+        return StaticModel(_Classifier(model).eval(), torch.zeros(shape), "pixel_values")  # type: ignore[arg-type]
+    output = model.get_output_embeddings()  # type: ignore[operator]
+    output.weight = torch.nn.Parameter(output.weight.detach().clone())
+    ids = torch.zeros((1, sequence_length), dtype=torch.int64)
+    return StaticModel(_LanguageModel(model, sequence_length).eval(), ids, "input_ids")
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' own would make a mask of booleans where none is needed; query: (1, heads, tokens, size)."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, scale=scaling
+    )
+    return found.transpose(1, 2).contiguous(), None
+
+
+class _Classifier(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(pixel_values=pixel_values).logits
+        return logits
+
+
+class _LanguageModel(torch.nn.Module):
+    """Mask and positions are constants, so that no converter has to follow how transformers computes them."""
+
+    def __init__(self, model: torch.nn.Module, length: int) -> None:
+        super().__init__()
+        self.model = model
+        hidden = torch.full((length, length), torch.finfo(torch.float32).min)
+        self.register_buffer("mask", torch.triu(hidden, 1)[None, None])
+        self.register_buffer("positions", torch.arange(length)[None])
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(
+            input_ids=input_ids, attention_mask=self.mask, position_ids=self.positions, use_cache=False
+        ).logits
+        return logits

@@ -1,0 +1,54 @@
+"""Converts a model tree into ncnn's files in float32, through TorchScript and pnnx."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import pnnx
+import torch
+from ncnn_file import BIN, PARAM
+
+from modelbuild.toolkit.dense_model import load_dense
+from modelbuild.toolkit.progress import report
+from modelbuild.toolkit.request import Request, ToolError
+from modelbuild.toolkit.seeding import seed_torch
+from modelbuild.toolkit.static_model import StaticModel, static_model
+
+
+def main(request: Request) -> None:
+    """Inputs: model. Outputs: ncnn (a tree of two files). Params: task, sequence_length."""
+    seed_torch(0, request.threads)
+    params = request.params
+    model = load_dense(request.inputs["model"], params["task"])
+    static = static_model(model, params["task"], int(params["sequence_length"]))
+    report(0, 2, unit="stages")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _trace(static, folder / "model.pt")
+        report(1, 2, unit="stages")
+        _run_pnnx(static, folder)
+        target = request.outputs["ncnn"]
+        target.mkdir()
+        for name in (PARAM, BIN):
+            (target / name).write_bytes((folder / name).read_bytes())
+    report(2, 2, unit="stages")
+
+
+def _trace(static: StaticModel, path: Path) -> None:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(static.module, (static.example,), check_trace=False).save(str(path))
+
+
+def _run_pnnx(static: StaticModel, folder: Path) -> None:
+    shape = ",".join(str(size) for size in static.example.shape)
+    kind = "i64" if static.example.dtype == torch.int64 else "f32"
+    program = Path(pnnx.__file__).with_name("pnnx")
+    command = [str(program), "model.pt", f"inputshape=[{shape}]{kind}", "fp16=0"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode or not (folder / BIN).is_file():
+        raise ToolError(f"pnnx ended with status {done.returncode}: {(done.stdout + done.stderr)[-500:]}")

@@ -1,0 +1,43 @@
+"""Runs ncnn's files on the device. Needs numpy and ncnn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ncnn
+import numpy as np
+from ncnn_file import BIN, PARAM, Array
+
+from modelbuild.toolkit.device_run import run_probes
+from modelbuild.toolkit.request import Request, ToolError
+
+
+def main(request: Request) -> None:
+    """Inputs: binary, probes. Outputs: logits, timing."""
+    session = Session(request.inputs["binary"], request.threads)
+    run_probes(request, session.call, runtime="ncnn", version=ncnn.__version__)
+
+
+class Session:
+    """A loaded model. Computes in float32: what halves do to the result differs from CPU to CPU."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._net = ncnn.Net()
+        options = self._net.opt
+        options.num_threads = threads
+        options.use_vulkan_compute = False
+        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
+        options.use_bf16_storage = False
+        if self._net.load_param(str(folder / PARAM)) or self._net.load_model(str(folder / BIN)):
+            raise ToolError(f"ncnn cannot load `{folder.name}`")
+
+    def call(self, row: Array) -> Array:
+        """Logits of one row with its batch dimension, int64 (1, tokens) or float32 (1, c, h, w)."""
+        kind = np.int32 if row.dtype == np.int64 else np.float32
+        extractor = self._net.create_extractor()
+        if extractor.input("in0", ncnn.Mat(np.ascontiguousarray(row[0], dtype=kind)).clone()):
+            raise ToolError("ncnn refuses the input")
+        status, logits = extractor.extract("out0")
+        if status:
+            raise ToolError(f"ncnn failed with status {status}")
+        return np.array(logits)[None]
