@@ -14,7 +14,7 @@ from modelbuild.cli.package_source import package_source
 from modelbuild.execution.tool_environment import ToolEnvironments
 from modelbuild.execution.worker_pool import worker_environment
 from modelbuild.loading.workspace import Settings
-from modelbuild.tool import Lock, PythonTool
+from modelbuild.tool import PythonTool
 from modelbuild.toolkit.request import ToolError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,9 +30,10 @@ class LockedTools:
         self._calls = directory / "calls"
         self._calls.mkdir()
 
-    def python(self, lock: Lock) -> str:
-        """The interpreter of an environment, which is made if need be."""
-        python = self._environments.acquire(lock, threading.Event()).python
+    def python(self, tool: PythonTool) -> str:
+        """The interpreter of the tool's environment, which is made if need be."""
+        assert tool.lock is not None
+        python = self._environments.acquire(tool.lock, threading.Event()).python
         assert python is not None
         return python
 
@@ -44,9 +45,9 @@ class LockedTools:
         outputs: Mapping[str, Path],
         *,
         threads: int = 1,
+        arguments: tuple[str, ...] = (),
     ) -> str:
-        """Run the tool; what it wrote to its log. Raises ToolError when it fails."""
-        assert tool.lock is not None
+        """Run the tool; what it wrote to stdout. Raises ToolError when it fails."""
         call = self._calls / str(len(os.listdir(self._calls)))
         (call / "home").mkdir(parents=True)
         request = {
@@ -54,6 +55,7 @@ class LockedTools:
             "inputs": {name: str(path) for name, path in inputs.items()},
             "outputs": {name: str(path) for name, path in outputs.items()},
             "threads": threads,
+            "arguments": arguments,
             "packages": {
                 name: self._environments.acquire(lock, threading.Event()).packages
                 for name, lock in tool.packages
@@ -61,20 +63,19 @@ class LockedTools:
         }
         (call / "request.json").write_text(json.dumps(request))
         runner = ROOT / "modelbuild/toolkit/request.py"
-        done = self.run(tool.lock, [str(runner), str(tool.source), "request.json"], call, threads)
-        log = done.stdout + done.stderr
+        done = self.run(tool, [str(runner), str(tool.source), "request.json"], call, threads)
         if done.returncode:
-            raise ToolError(log[-4000:])
-        return log
+            raise ToolError((done.stdout + done.stderr)[-4000:])
+        return done.stdout
 
     def run(
-        self, lock: Lock, arguments: list[str], directory: Path, threads: int = 1
+        self, tool: PythonTool, arguments: list[str], directory: Path, threads: int = 1
     ) -> subprocess.CompletedProcess[str]:
-        """Run Python with these arguments in the environment of `lock`."""
+        """Run Python with these arguments in the environment of `tool`."""
         home = directory / "home"
         variables = worker_environment(threads) | {"HOME": str(home), "TMPDIR": str(home)}
         return subprocess.run(
-            [self.python(lock), "-s", "-P", "-B", *arguments],
+            [self.python(tool), "-s", "-P", "-B", *arguments],
             capture_output=True,
             text=True,
             cwd=directory,

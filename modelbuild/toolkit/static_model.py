@@ -1,4 +1,4 @@
-"""A model as converters to fixed shapes like it: one input, one output, no mask to be computed. Imports torch."""
+"""A model as converters to fixed shapes like it: one input, one output, no mask to compute. Imports torch."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ class StaticModel:
     """module: takes `example` and gives logits. input_name: `input_ids` or `pixel_values`.
 
     Text: int64 (1, tokens) to (1, tokens, vocabulary). Images: float32 (1, channels, height, width) to
-    (1, labels).
+    (1, labels). classes: the vocabulary, or the labels.
     """
 
     module: torch.nn.Module
     example: torch.Tensor
     input_name: str
+    classes: int
 
 
 def static_model(model: torch.nn.Module, task: str, sequence_length: int) -> StaticModel:
     """Wrap a dense model of transformers. task: `image_classification`, anything else is text.
 
-    An output matrix that is tied to the embedding becomes a copy of it: converters that find one tensor in two
-    places make mistakes. The module shares all other weights with `model`.
+    An output matrix that is tied to the embedding becomes a copy of it: converters that find one tensor in
+    two places make mistakes. The module shares all other weights with `model`.
     """
     AttentionInterface.register("static", _attention)
     model.set_attn_implementation("static")  # type: ignore[operator]
     if task == "image_classification":
-        config = model.config
-        shape = (1, config.num_channels, config.image_size, config.image_size)  # type: ignore[union-attr]
-        return StaticModel(_Classifier(model).eval(), torch.zeros(shape), "pixel_values")  # type: ignore[arg-type]
+        config: Any = model.config
+        pixels = torch.zeros((1, config.num_channels, config.image_size, config.image_size))
+        return StaticModel(_Classifier(model).eval(), pixels, "pixel_values", int(config.num_labels))
     output = model.get_output_embeddings()  # type: ignore[operator]
     output.weight = torch.nn.Parameter(output.weight.detach().clone())
     ids = torch.zeros((1, sequence_length), dtype=torch.int64)
-    return StaticModel(_LanguageModel(model, sequence_length).eval(), ids, "input_ids")
+    return StaticModel(_LanguageModel(model, sequence_length).eval(), ids, "input_ids", len(output.weight))
 
 
 def _attention(
-    module: torch.nn.Module,
+    _module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -49,12 +50,9 @@ def _attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' own would make a mask of booleans where none is needed; query: (1, heads, tokens, size)."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    """Those of transformers make a mask of booleans where none is needed. query: (1, heads, tokens, size)."""
     found = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, scale=scaling
+        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
     )
     return found.transpose(1, 2).contiguous(), None
 

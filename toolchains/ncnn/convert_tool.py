@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pnnx
 import torch
+from model_shape import ModelShape
 from ncnn_file import BIN, PARAM
 
 from modelbuild.toolkit.dense_model import load_dense
@@ -19,11 +20,11 @@ from modelbuild.toolkit.static_model import StaticModel, static_model
 
 
 def main(request: Request) -> None:
-    """Inputs: model. Outputs: ncnn (a tree of two files). Params: task, sequence_length."""
+    """Inputs: model. Outputs: ncnn, a tree. Params: task, and for text sequence_length."""
     seed_torch(0, request.threads)
     params = request.params
     model = load_dense(request.inputs["model"], params["task"])
-    static = static_model(model, params["task"], int(params["sequence_length"]))
+    static = static_model(model, params["task"], int(params.get("sequence_length", 0)))
     report(0, 2, unit="stages")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -34,6 +35,7 @@ def main(request: Request) -> None:
         target.mkdir()
         for name in (PARAM, BIN):
             (target / name).write_bytes((folder / name).read_bytes())
+        ModelShape(tuple(static.example.shape), static.classes).write(target)
     report(2, 2, unit="stages")
 
 

@@ -1,7 +1,7 @@
 """ncnn's two files: `.param`, the layers as text, and `.bin`, their weights in the order of the layers.
 
-The layout is that of ncnn's `ModelBin`: a weight is raw, float32 or bytes, or it is a tag of four bytes with data in
-the type it names. Data ends at a multiple of four bytes. Needs numpy.
+The layout is that of ncnn's `ModelBin`: a weight is raw, float32 or bytes, or it is a tag of four bytes with
+data in the type it names. Data ends at a multiple of four bytes. Needs numpy.
 """
 
 from __future__ import annotations
@@ -27,8 +27,21 @@ _TAGS: Mapping[str, bytes] = {
     "int8": b"\x38\x4b\x0d\x00",
 }
 _WITHOUT_WEIGHTS = frozenset(
-    "Input Split Reshape Permute RotaryEmbed SDPA BinaryOp UnaryOp Swish GELU Softmax Concat Crop Slice Squeeze "
-    "ExpandDims Flatten MatMul Noop Sigmoid TanH ReLU".split()
+    (
+        *(
+            "Input",
+            "Split",
+            "Reshape",
+            "Permute",
+            "Concat",
+            "Crop",
+            "Slice",
+            "Squeeze",
+            "ExpandDims",
+            "Flatten",
+        ),
+        *("BinaryOp", "UnaryOp", "MatMul", "Tile", "RotaryEmbed", "SDPA", "Softmax", "Swish", "GELU"),
+    )
 )
 
 

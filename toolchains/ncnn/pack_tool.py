@@ -1,7 +1,8 @@
 """Stores the weights of an ncnn model as float16, int8 or int4. Needs numpy and safetensors.
 
-`int8` and `int4` are ncnn's weight-only block quantization (`Gemm` with 18=800 or 400): codes, and one scale for 32
-neighbours in a row. Weights that the checkpoint has as integers keep their codes; others are rounded to nearest.
+`int8` and `int4` are ncnn's block quantization of weights (`Gemm` with 18=800 or 400): codes, and one scale
+for 32 neighbours in a row. Weights that the checkpoint has as integers keep their codes, others are rounded
+to nearest.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from model_shape import read_shape
 from ncnn_file import Array, Layer, Weight, read_layers, write_layers
 
 from modelbuild.toolkit.model_tree import read_config
@@ -24,7 +26,7 @@ BLOCK = 32
 
 
 def main(request: Request) -> None:
-    """Inputs: float (ncnn's files in float32), model. Outputs: ncnn. Params: variant, `fp16`, `int8` or `int4`."""
+    """Inputs: float (ncnn's files in float32), model. Outputs: ncnn. Params: variant, such as `int8`."""
     variant = request.params["variant"]
     target = request.outputs["ncnn"]
     target.mkdir()
@@ -34,6 +36,7 @@ def main(request: Request) -> None:
     else:
         packed = _Quantizer(_stored(request.inputs["model"]), int(variant.removeprefix("int"))).run(layers)
     write_layers(target, packed)
+    read_shape(request.inputs["float"]).write(target)
 
 
 def _half(layer: Layer) -> Layer:
@@ -73,7 +76,7 @@ class _Quantizer:
         packed = [made for layer in layers for made in self._pack(layer)]
         if self._missing:
             raise ToolError(
-                f"ncnn's converter changed the weight `{min(self._missing)}`, so that its integers cannot be kept"
+                f"pnnx changed the weight `{min(self._missing)}`, so that its integers cannot be kept"
             )
         return packed
 
@@ -115,7 +118,7 @@ class _Quantizer:
         return codes, Weight(np.float32(1) / weight.scales, tagged=False)
 
     def _inner_product(self, layer: Layer) -> Iterator[Layer]:
-        """ncnn quantizes weights of `Gemm` only, which takes matrices."""
+        """As a product of matrices: no other layer has quantized weights."""
         matrix, *bias = layer.weights
         rows, columns = matrix.values.shape
         row, product = f"{layer.name}_row", f"{layer.name}_product"
@@ -186,9 +189,15 @@ def round_to_nearest(values: Array, bits: int) -> PackedWeight:
 
 def _in_blocks(name: str, weight: PackedWeight, bits: int) -> PackedWeight:
     """The same weights with a scale for each block of 32."""
-    rows, columns = weight.codes.shape
-    if weight.zeros is not None or weight.bits > bits or (weight.group_size % BLOCK and weight.group_size != columns):
-        raise ToolError(f"`{name}` cannot be stored in {bits} bits and blocks of {BLOCK} without a second rounding")
+    columns = weight.codes.shape[1]
+    if (
+        weight.zeros is not None
+        or weight.bits > bits
+        or (weight.group_size % BLOCK and weight.group_size != columns)
+    ):
+        raise ToolError(
+            f"`{name}` cannot be stored in {bits} bits and blocks of {BLOCK} without a second rounding"
+        )
     first = np.arange(0, columns, BLOCK) // weight.group_size
     return PackedWeight(weight.codes, weight.scales[:, first], None, bits)
 

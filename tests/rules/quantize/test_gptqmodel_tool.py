@@ -111,8 +111,7 @@ def test_it_reads_as_what_the_format_says(int4: Path) -> None:
 def test_transformers_gives_the_same_logits(locked: LockedTools, int4: Path, tmp_path: Path) -> None:
     """With the kernel it chooses, and with the one that multiplies by dequantized halves; ours are float32."""
     (tmp_path / "compare.py").write_text(COMPARE)
-    assert GPTQMODEL.lock is not None
-    done = locked.run(GPTQMODEL.lock, ["compare.py", str(int4), "logits.pt"], tmp_path)
+    done = locked.run(GPTQMODEL, ["compare.py", str(int4), "logits.pt"], tmp_path)
     assert done.returncode == 0, done.stderr
     ours = logits(int4)
     for theirs, bound in zip(torch.load(tmp_path / "logits.pt"), (0.02, 0.002), strict=True):
