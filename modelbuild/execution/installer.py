@@ -49,6 +49,9 @@ class Installer:
         if lock.lock.platform:
             chosen = ["--python-platform", lock.lock.platform, "--python-version", lock.python_version]
             target = ["--python", _base_python(), "--target", f"{directory}/packages", *chosen]
+            if lock.python_version == f"{sys.version_info.major}.{sys.version_info.minor}":
+                # A device's Python may run them: under emulation, compiling numpy takes longer than using it.
+                target.append("--compile-bytecode")
             self._uv(lock, lock_descriptor, "pip", "install", *target, "--only-binary", ":all:", *common)
             return ()
         venv = f"{directory}/venv"

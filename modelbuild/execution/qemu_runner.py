@@ -6,6 +6,7 @@ sysroot has comes from there: libraries, and what the kernel says of the process
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable
@@ -38,14 +39,15 @@ class QemuRunner:
         return self._pool.run(SHELL, request, cancel, on_progress)
 
     def interact(self, call: DeviceCall) -> int:
-        """See DeviceRunner."""
-        return subprocess.run(
-            self._command(call), cwd=call.root, env=self._environment(call), check=False
-        ).returncode
+        """See DeviceRunner. It runs where the person is, so that they can name files."""
+        command = self._command(call, call.root)
+        return subprocess.run(command, env=self._environment(call), check=False).returncode
 
-    def _command(self, call: DeviceCall) -> list[str]:
+    def _command(self, call: DeviceCall, root: str = "") -> list[str]:
+        """root: where `request.json` lies, if that is not the current directory."""
         entry, tool, request = call.script
-        return [*self._sysroot.python(), *FLAGS, f"{call.base}/{entry}", f"{call.base}/{tool}", request]
+        script = (f"{call.base}/{entry}", f"{call.base}/{tool}", os.path.join(root, request))
+        return [*self._sysroot.python(), *FLAGS, *script]
 
     def _environment(self, call: DeviceCall) -> dict[str, str]:
         home = f"{call.base}/tmp"  # noqa: S108 - not the shared /tmp

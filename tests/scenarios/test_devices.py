@@ -87,6 +87,7 @@ def main(request):
 """
 DEVICE = """
 import platform
+from pathlib import Path
 
 import numpy as np
 from modelbuild.toolkit.device_run import run_probes
@@ -95,7 +96,7 @@ from modelbuild.toolkit.device_run import run_probes
 def main(request):
     shift = float(request.inputs["binary"].read_text())
     if request.arguments:
-        print(platform.machine(), shift, *request.arguments)
+        print(platform.machine(), shift, *request.arguments, *Path("beside.txt").read_text().split())
         return
 
     def call(row):
@@ -192,8 +193,11 @@ def test_a_second_run_on_the_device_gives_the_same(made: CommandLine) -> None:
 
 
 def test_run_calls_the_device(made: CommandLine) -> None:
-    assert made.run("run", "//:good", "--", "up", "and away").stdout == "aarch64 0.0 up and away\n"
-    assert made.run("run", "--platform", "//:drone", "//:good-any", "--", "x").stdout == "aarch64 0.0 x\n"
+    made.put("beside.txt", "a file of mine")
+    found = made.run("run", "//:good", "--", "up", "and away").stdout
+    assert found == "aarch64 0.0 up and away a file of mine\n"
+    found = made.run("run", "--platform", "//:drone", "//:good-any", "--", "x").stdout
+    assert found == "aarch64 0.0 x a file of mine\n"
 
 
 def test_run_says_why_it_cannot(made: CommandLine) -> None:

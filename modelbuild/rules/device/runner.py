@@ -14,7 +14,7 @@ from modelbuild.api import Context, DefaultInfo, Provider, Rule, Runner, RunnerI
 SYSROOTS = Path(__file__).parent / "sysroots"
 """`<name>.sysroot` of each name that `sysroot` knows."""
 
-_NAMES = ("aarch64", "armv7", "riscv64")
+_NAMES = ("aarch64", "armv7", "cortex-a76", "riscv64")
 _ADDRESS = re.compile(
     r"([A-Za-z0-9_][A-Za-z0-9_.-]*@)?(\[[0-9A-Fa-f:.]+(%\w+)?\]|[A-Za-z0-9][A-Za-z0-9.-]*)(:\d+)?\Z"
 )
@@ -41,7 +41,7 @@ class DeviceRunner(Rule):
     cpu: str = Field(pattern=r"^[a-z0-9_]+$")
     """The device's, as in `@platforms//cpu`. In the key of what runs there."""
     sysroot: str = ""
-    """For `qemu-user`, the file system: `aarch64`, `armv7`, `riscv64`; by default that of the CPU."""
+    """For `qemu-user`, the device: `aarch64`, `armv7`, `cortex-a76`, `riscv64`; by default the CPU's name."""
     address: str = ""
     """For `ssh`: `user@host`, with `:port` if it is not 22. In no key: equal devices answer alike."""
 
