@@ -54,7 +54,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     site = Path(sysconfig.get_path("purelib", vars={"base": str(root)}))
     for each in Path(sysconfig.get_path("purelib")).iterdir():
         if "modelbuild" not in each.name and each.suffix != ".pth" and each.name != "__pycache__":
-            (site / each.name).symlink_to(each)
+            # Hard links: what uv replaces here is replaced here only. Through a symlink it would write there.
+            subprocess.run(["cp", "-al", str(each), str(site)], check=True)
     (root / "bin/uv").symlink_to(uv)
     made.run(root, "uv", "pip", "install", "--quiet", "--no-deps", str(ROOT))
     return made
