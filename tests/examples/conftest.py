@@ -52,10 +52,11 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     made = Installation(root, variables | {"VIRTUAL_ENV": str(root), "PATH": f"{root}/bin:/usr/bin:/bin"})
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, root], check=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(root)}))
+    how = "-al" if site.stat().st_dev == Path(sysconfig.get_path("purelib")).stat().st_dev else "-a"
     for each in Path(sysconfig.get_path("purelib")).iterdir():
         if "modelbuild" not in each.name and each.suffix != ".pth" and each.name != "__pycache__":
             # Hard links: what uv replaces here is replaced here only. Through a symlink it would write there.
-            subprocess.run(["cp", "-al", str(each), str(site)], check=True)
+            subprocess.run(["cp", how, str(each), str(site)], check=True)
     (root / "bin/uv").symlink_to(uv)
     made.run(root, "uv", "pip", "install", "--quiet", "--no-deps", str(ROOT))
     return made
