@@ -22,6 +22,7 @@ def test_the_tool_doubles(tmp_path):
 """
 
 from modelbuild.cache.memory import InMemoryActionCache, InMemoryBlobStore
+from modelbuild.testing.action_runner import ActionRunner
 from modelbuild.testing.fake_executor import FakeExecutor
 from modelbuild.testing.golden import GOLDEN, assert_golden
 from modelbuild.testing.rule_runner import RuleRunner
@@ -30,6 +31,7 @@ from modelbuild.testing.tool_call import run_tool
 
 __all__ = [
     "GOLDEN",
+    "ActionRunner",
     "FakeExecutor",
     "InMemoryActionCache",
     "InMemoryBlobStore",

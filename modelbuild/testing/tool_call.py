@@ -14,7 +14,9 @@ from typing import Any
 
 import modelbuild.toolkit
 from modelbuild.execution.environment import ToolIdentities
+from modelbuild.execution.host_program import parse_program
 from modelbuild.execution.tool_sources import read_tool_sources
+from modelbuild.testing.locked_tool import call_locked
 from modelbuild.tool import PythonTool
 from modelbuild.toolkit.request import Request, load_tool
 
@@ -31,20 +33,21 @@ def run_tool(
     threads: int = 1,
     arguments: Sequence[str] = (),
     packages: Mapping[str, Path] | None = None,
-    programs: Mapping[str, Path] | None = None,
     resumable: bool = False,
+    environments: Path | None = None,
 ) -> dict[str, Path]:
-    """Call `main(request)` of a tool in this process, and return its outputs by their logical names.
+    """Call `main(request)` of a tool, and return its outputs by their logical names.
 
     tool: what a rule hands to `ctx.run`, or only its file. directory: where a new directory for the call is
-    made, such as pytest's `tmp_path`. inputs, outputs, params, threads: as `ctx.run` has them. arguments: of
-    `modelbuild run`. packages, programs: what `request.packages` and `request.programs` lead to. resumable:
-    whether there is a `request.scratch`.
+    made, as `tmp_path` of pytest. inputs, outputs, params, threads: as `ctx.run` has them. arguments: of
+    `modelbuild run`. packages: what `request.packages` leads to. resumable: whether there is
+    `request.scratch`. environments: a directory in which the environments of locks are made, once; a tool with
+    a lock then runs in its own, in a process of its own, and what it prints is printed here. Without it every
+    tool runs in this process, with the packages of this process, whatever its lock says.
 
     It holds the tool to what a build holds it to. Raises AnalysisError for an import that the tool does not
     declare, AssertionError when it leaves out an output, makes another one or changes an input, and lets
-    through what the tool raises, a ToolError for instance. A tool with a lock runs with the packages of this
-    process: they need not have the versions of the lock.
+    through what the tool raises, a ToolError for instance.
     """
     source = tool.source if isinstance(tool, PythonTool) else tool.absolute()
     _check_imports(tool)
@@ -64,11 +67,14 @@ def run_tool(
         threads=threads,
         arguments=tuple(arguments),
         packages=dict(packages or {}),
-        programs=dict(programs or {}),
+        programs=_programs(tool),
     )
     before = {name: _stats(path) for name, path in given.items()}
-    with _loading_apart(source.parent), contextlib.chdir(root):
-        load_tool(source).main(request)
+    if environments is not None and isinstance(tool, PythonTool) and tool.lock is not None:
+        sys.stdout.write(call_locked(tool, request, root, environments))
+    else:
+        with _loading_apart(source.parent), contextlib.chdir(root):
+            load_tool(source).main(request)
     changed = [name for name, path in given.items() if _stats(path) != before[name]]
     assert not changed, f"{source.name} changed its input `{changed[0]}`"
     missing = [name for name, path in made.items() if not path.exists()]
@@ -76,6 +82,12 @@ def run_tool(
     more = [path for path in _leaves(root) if not any(path.is_relative_to(each) for each in made.values())]
     assert not more, f"{source.name} made `{more[0].relative_to(root)}`, which is no output"
     return made
+
+
+def _programs(tool: PythonTool | Path) -> dict[str, Path]:
+    """Name -> path of what a tool says it uses. Raises EnvironmentFailure for what is not installed."""
+    entries = tool.programs if isinstance(tool, PythonTool) else ()
+    return {each.name: Path(each.path()) for each in map(parse_program, entries)}
 
 
 def _check_imports(tool: PythonTool | Path) -> None:

@@ -17,8 +17,17 @@ from modelbuild_numpy.rule import NumpyToolchain
 from modelbuild_numpy.toolchain import FORMATS
 from safetensors.numpy import save_file
 
-from modelbuild.api import Artifact, Conversion, ModelInfo, PythonTool, RuntimeToolchainInfo
-from modelbuild.testing import RuleRunner, run_tool
+from modelbuild.api import (
+    AnalysisError,
+    Artifact,
+    Conversion,
+    DeviceBinaryInfo,
+    ModelInfo,
+    PythonTool,
+    RuntimeToolchainInfo,
+    weight_tensors,
+)
+from modelbuild.testing import ActionRunner, RuleRunner, run_tool
 from modelbuild.toolkit.packed_weights import pack
 from modelbuild.toolkit.request import ToolError
 
@@ -44,8 +53,6 @@ def info(**changed: Any) -> ModelInfo:
 
 def write_model(directory: Path, *, is_packed: bool = False) -> Path:
     """A model tree with random weights; with 4-bit codes in groups of 4, or in floats."""
-    from modelbuild.api import weight_tensors
-
     generator = np.random.default_rng(0)
     config: dict[str, Any] = {**VIT, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
     tensors: dict[str, Any] = {}
@@ -66,14 +73,13 @@ def write_model(directory: Path, *, is_packed: bool = False) -> Path:
 
 
 def convert(tmp_path: Path, model: Path, format_: str) -> Path:
-    """Runs the very action that the toolchain declares."""
+    """Runs what the toolchain declares."""
     runner = RuleRunner()
     toolchain = runner.analyze(NumpyToolchain, name="numpy").get(RuntimeToolchainInfo)
     device = runner.platform("zero", cpu="aarch64", os="linux")
-    action = runner.convert(toolchain, Conversion(info(), format_, device)).action
-    assert isinstance(action.tool, PythonTool)
-    made = run_tool(action.tool, tmp_path, inputs={"model": model}, outputs=["archive"], params=action.params)
-    return made["archive"]
+    target = runner.convert(toolchain, Conversion(info(), format_, device))
+    made = ActionRunner(tmp_path, {info().weights: model}).run(target)
+    return made[target.get(DeviceBinaryInfo).binary]
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
@@ -198,7 +204,5 @@ def test_a_compiler_takes_the_header(tmp_path: Path) -> None:
 
 def test_an_undeclared_import_would_be_noticed(tmp_path: Path) -> None:
     tool = PythonTool(TOOLS / "header_tool.py", ("numpy",))
-    from modelbuild.api import AnalysisError
-
     with pytest.raises(AnalysisError, match="imports `numpy`"):
         run_tool(replace(tool, distributions=()), tmp_path)
