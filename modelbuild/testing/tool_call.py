@@ -39,10 +39,10 @@ def run_tool(
     """Call `main(request)` of a tool, and return its outputs by their logical names.
 
     tool: what a rule hands to `ctx.run`, or only its file. directory: where a new directory for the call is
-    made, as `tmp_path` of pytest. inputs, outputs, params, threads: as `ctx.run` has them. arguments: of
+    made, as `tmp_path` of pytest. inputs, outputs, params, threads: as in `ctx.run`. arguments: those of
     `modelbuild run`. packages: what `request.packages` leads to. resumable: whether there is
-    `request.scratch`. environments: a directory in which the environments of locks are made, once; a tool with
-    a lock then runs in its own, in a process of its own, and what it prints is printed here. Without it every
+    `request.scratch`. environments: a directory in which environments of locks are made, once; a tool with a
+    lock then runs in its own, in a process of its own, and what it prints is printed here. Without it every
     tool runs in this process, with the packages of this process, whatever its lock says.
 
     It holds the tool to what a build holds it to. Raises AnalysisError for an import that the tool does not

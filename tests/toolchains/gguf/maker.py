@@ -12,20 +12,16 @@ import torch
 
 from modelbuild.api import (
     Artifact,
-    Context,
     Conversion,
     DatasetInfo,
-    Dep,
     DeviceBinaryInfo,
     Label,
     ModelInfo,
     PlatformInfo,
-    Provider,
     PythonTool,
-    Rule,
     RuntimeToolchainInfo,
 )
-from modelbuild.testing import RuleRunner
+from modelbuild.testing import RuleRunner, RuleTarget
 from modelbuild.toolkit.language_model import LanguageModel
 from modelbuild.toolkit.llama_cpp import LlamaCpp
 from tests.tiny_text import VOCAB_SIZE, call
@@ -33,6 +29,7 @@ from tests.toolchains.conftest import LockedTools
 from toolchains.gguf.rule import LlamaCppToolchain
 
 HOST = PlatformInfo(Label("platforms", "host", "host"), {})
+DATA = DatasetInfo(Artifact("data", "tree"), ("train", "calibration"), "text_generation")
 ARCHITECTURE = {
     "model_type": "llama",
     "hidden_size": 256,
@@ -47,19 +44,11 @@ ARCHITECTURE = {
 TOKENS = [[1, *range(9, 60, 2)], [1, *range(200, 279, 3)], [1, *([30, 40, 50] * 9)]]
 
 
-class Convert(Rule):
-    """What `device_binary` does, with the platform left out."""
-
-    toolchain: Dep[RuntimeToolchainInfo]
-    model: Dep[ModelInfo]
-    format: str
-    calibration: Dep[DatasetInfo] | None = None
-
-    def analyze(self, ctx: Context) -> list[Provider]:
-        data = self.calibration.info if self.calibration else None
-        return [
-            self.toolchain.info.convert(ctx, Conversion(self.model.info, self.format, HOST, calibration=data))
-        ]
+def convert(
+    toolchain: RuntimeToolchainInfo, model: ModelInfo, kind: str, data: DatasetInfo | None = None
+) -> RuleTarget:
+    """What the toolchain declares."""
+    return RuleRunner().convert(toolchain, Conversion(model, f"gguf:{kind}", HOST, calibration=data))
 
 
 @dataclass
@@ -72,26 +61,15 @@ class Maker:
     dataset: Path | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
 
-    def runner(self) -> RuleRunner:
-        """Knows `:model`, `:data` and the toolchain `:llama`."""
-        runner = RuleRunner()
-        runner.provide(":model", self.info)
-        splits = ("train", "calibration")
-        runner.provide(":data", DatasetInfo(Artifact("data", "tree"), splits, "text_generation"))
-        runner.analyze(LlamaCppToolchain, name="llama", **self.attributes)
-        return runner
-
     def toolchain(self) -> RuntimeToolchainInfo:
         """What the toolchain tells others."""
         return RuleRunner().analyze(LlamaCppToolchain, **self.attributes).get(RuntimeToolchainInfo)
 
     def make(self, kind: str, out: Path) -> Path:
         """The file; beside it `tensors.json` and, with a dataset, `imatrix.gguf`."""
-        runner = self.runner()
-        given = {"calibration": ":data"} if self.dataset else {}
-        target = runner.analyze(Convert, toolchain=":llama", model=":model", format=f"gguf:{kind}", **given)
+        target = convert(self.toolchain(), self.info, kind, DATA if self.dataset else None)
         out.mkdir()
-        paths = {self.info.weights: self.directory, Artifact("data", "tree"): self.dataset}
+        paths = {self.info.weights: self.directory, DATA.directory: self.dataset}
         for action in target.actions:
             inputs = {name.removeprefix("in/"): paths[each] for name, each in action.inputs.items()}
             made = {

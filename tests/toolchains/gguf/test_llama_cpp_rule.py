@@ -19,7 +19,7 @@ from modelbuild.errors import ModelbuildError
 from modelbuild.platform import CPU, OS
 from modelbuild.runner import LOCAL, Runner
 from modelbuild.testing import RuleRunner
-from tests.toolchains.gguf.maker import ARCHITECTURE, HOST, Convert
+from tests.toolchains.gguf.maker import ARCHITECTURE, DATA, HOST, convert
 from toolchains.gguf.rule import Imatrix, LlamaCppToolchain, TokenizerParityTest
 
 INT4 = {"scheme": "gptq", "bits": 4, "group_size": 32, "symmetric": True, "embeddings": "rtn"}
@@ -130,39 +130,27 @@ def test_devices(where: PlatformInfo, reason: str) -> None:
     ],
 )
 def test_auto_loses_nothing(changed: dict[str, Any], format_: str) -> None:
-    runner = converter(model(**changed))
-    target = runner.analyze(Convert, toolchain=":llama", model=":model", format="gguf:auto")
+    target = convert(toolchain(), model(**changed), "auto")
     assert target.get(DeviceBinaryInfo).format == format_
     assert target.action.params["kind"] == format_.removeprefix("gguf:")
 
 
 def test_embeddings_that_stayed_floats_stay_so() -> None:
-    runner = converter(model(quantization=INT4 | {"embeddings": "float"}))
-    types = runner.analyze(Convert, toolchain=":llama", model=":model", format="gguf:auto").action.params[
+    types = convert(toolchain(), model(quantization=INT4 | {"embeddings": "float"}), "auto").action.params[
         "types"
     ]
     assert types["model.embed_tokens.weight"] == "F32"
     assert types["model.layers.3.mlp.down_proj.weight"] == "Q4_0"
 
 
-def converter(info: ModelInfo) -> RuleRunner:
-    runner = RuleRunner()
-    runner.provide(":model", info)
-    runner.provide(":data", DatasetInfo(Artifact("data", "tree"), ("calibration",), "text_generation"))
-    runner.provide(":other", DatasetInfo(Artifact("other", "tree"), ("train",), "text_generation"))
-    runner.analyze(LlamaCppToolchain, name="llama")
-    return runner
-
-
 def test_one_importance_matrix_is_shared_by_all_kinds_and_by_the_rule() -> None:
-    runner = converter(model())
+    runner = RuleRunner()
+    runner.provide(":model", model())
+    runner.provide(":data", DATA)
     alone = runner.analyze(Imatrix, model=":model", dataset=":data").action
     for kind in ("Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "Q4_0", "Q4_1"):
-        target = runner.analyze(
-            Convert, toolchain=":llama", model=":model", format=f"gguf:{kind}", calibration=":data"
-        )
-        matrix, convert = target.actions
-        assert convert.inputs["in/imatrix"] == matrix.outputs["out/imatrix"]
+        matrix, conversion = convert(toolchain(), model(), kind, DATA).actions
+        assert conversion.inputs["in/imatrix"] == matrix.outputs["out/imatrix"]
         # All that is in the key; the outputs lie in other places, under the same names.
         assert (matrix.tool, matrix.params, matrix.inputs, matrix.threads, matrix.platform) == (
             alone.tool,
@@ -176,26 +164,23 @@ def test_one_importance_matrix_is_shared_by_all_kinds_and_by_the_rule() -> None:
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "TQ2_0"])
 def test_a_kind_that_ignores_an_importance_matrix_measures_none(kind: str) -> None:
-    runner = converter(model())
-    target = runner.analyze(
-        Convert, toolchain=":llama", model=":model", format=f"gguf:{kind}", calibration=":data"
-    )
+    target = convert(toolchain(), model(), kind, DATA)
     assert [action.mnemonic for action in target.actions] == ["GgufConvert"]
 
 
 def test_calibration_needs_its_split_and_its_task() -> None:
-    runner = converter(model())
+    other = DatasetInfo(Artifact("other", "tree"), ("train",), "text_generation")
     with pytest.raises(ModelbuildError, match="no split `calibration`"):
-        runner.analyze(Convert, toolchain=":llama", model=":model", format="gguf:Q2_K", calibration=":other")
+        convert(toolchain(), model(), "Q2_K", other)
+    runner = RuleRunner()
     runner.provide(":model", model(task="language_modeling"))
+    runner.provide(":data", DATA)
     with pytest.raises(ModelbuildError, match="is for `text_generation`, the model for `language_modeling`"):
         runner.analyze(Imatrix, model=":model", dataset=":data")
 
 
 def test_nothing_of_the_device_is_in_the_key() -> None:
-    action = (
-        converter(model()).analyze(Convert, toolchain=":llama", model=":model", format="gguf:Q4_K_M").action
-    )
+    action = convert(toolchain(), model(), "Q4_K_M").action
     assert action.platform == ()
     assert set(action.params) == {"kind", "types", "allow_requantize", "licence"}
 

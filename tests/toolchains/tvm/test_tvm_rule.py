@@ -8,23 +8,17 @@ import pytest
 
 from modelbuild.api import (
     Artifact,
-    Context,
     Conversion,
-    Dep,
     DeviceBinaryInfo,
-    Label,
     ModelInfo,
     PlatformInfo,
-    Provider,
     PythonTool,
-    Rule,
     RuntimeToolchainInfo,
 )
 from modelbuild.errors import AnalysisError
 from modelbuild.testing import RuleRunner, RuleTarget
 from toolchains.tvm.rule import TvmToolchain
 
-CPU, OS = Label("platforms", "cpu", "cpu"), Label("platforms", "os", "os")
 LLAMA = {
     "model_type": "llama",
     "vocab_size": 512,
@@ -50,8 +44,7 @@ INT8 = {"scheme": "rtn", "bits": 8, "group_size": 0, "symmetric": True, "embeddi
 
 
 def platform(cpu: str = "aarch64", system: str = "linux") -> PlatformInfo:
-    constraints = {CPU: Label("platforms", "cpu", cpu), OS: Label("platforms", "os", system)}
-    return PlatformInfo(Label("", "devices", f"{cpu}-{system}"), constraints)
+    return RuleRunner().platform(f"//devices:{cpu}-{system}", cpu=cpu, os=system)
 
 
 def model(**changed: Any) -> ModelInfo:
@@ -63,25 +56,8 @@ def toolchain(**attributes: Any) -> RuntimeToolchainInfo:
     return RuleRunner().analyze(TvmToolchain, **attributes).get(RuntimeToolchainInfo)
 
 
-class Convert(Rule):
-    """What `device_binary` does, once it has chosen."""
-
-    toolchain: Dep[RuntimeToolchainInfo]
-    model: Dep[ModelInfo]
-    device: Dep[PlatformInfo]
-    format: str
-
-    def analyze(self, ctx: Context) -> list[Provider]:
-        conversion = Conversion(self.model.info, self.format, self.device.info)
-        return [self.toolchain.info.convert(ctx, conversion)]
-
-
 def convert(format_: str, made: ModelInfo, cpu: str = "aarch64", **attributes: Any) -> RuleTarget:
-    runner = RuleRunner()
-    runner.provide(":model", made)
-    runner.provide(":device", platform(cpu))
-    runner.provide(":tvm", toolchain(**attributes))
-    return runner.analyze(Convert, toolchain=":tvm", model=":model", device=":device", format=format_)
+    return RuleRunner().convert(toolchain(**attributes), Conversion(made, format_, platform(cpu)))
 
 
 def test_platforms_share_the_import_and_nothing_else() -> None:
