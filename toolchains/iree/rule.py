@@ -1,0 +1,137 @@
+"""The rule `iree_toolchain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelbuild.api import (
+    Context,
+    Conversion,
+    DefaultInfo,
+    DeviceBinaryInfo,
+    Footprint,
+    Lock,
+    ModelInfo,
+    PlatformInfo,
+    Provider,
+    PythonTool,
+    Resources,
+    Rule,
+    RuntimeToolchainInfo,
+    declare_onnx_export,
+    weight_tensors,
+)
+
+_HERE = Path(__file__).parent
+_FORMAT = "iree:fp32"
+_TEXT = ("text_generation", "language_modeling")
+_CODE: Mapping[str, tuple[int, int]] = {
+    "x86_64": (78_000, 78_000),
+    "aarch64": (71_000, 48_000),
+    "riscv64": (210_000, 65_000),
+}
+"""CPU -> bytes of code and headers of a language model, of a classifier: measured, see README.md."""
+_WHEELS = {"x86_64": "", "aarch64": "aarch64-manylinux_2_28"}
+"""CPU -> the platform of the runtime's wheels; empty: the machine that builds."""
+_DEVICE_PYTHON = "3.11"
+_RUNTIME_BYTES = 11 << 20
+"""Peak of iree-run-module with a model of 256 KB, less the model."""
+
+
+class IreeToolchain(Rule):
+    """Compiles a model with IREE to native code for one CPU: one `.vmfb` file, weights inside.
+
+    The code needs the CPU it is compiled for and no operating system of a certain kind.
+    """
+
+    x86_64_cpu: str = "x86-64-v3"
+    """LLVM's name of the least x86-64 CPU: v3 has AVX2 and FMA. Without FMA, as in v2, IREE calls a function
+    for each multiplication and addition, and a model takes ten times as long."""
+    aarch64_cpu: str = "generic"
+    """LLVM's name of the least 64-bit Arm CPU; `generic` is ARMv8-A with NEON."""
+    riscv64_features: str = "+m,+a,+f,+d,+c"
+    """LLVM's features of the least 64-bit RISC-V CPU, by default RV64GC."""
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """Say what can be made; the actions are those of whoever converts a model."""
+        return [DefaultInfo(), IreeToolchainInfo("iree", (_FORMAT,), self._targets())]
+
+    def _targets(self) -> dict[str, tuple[str, ...]]:
+        features = self.riscv64_features.split(",")
+        return {
+            "x86_64": (*_triple("x86_64"), f"--iree-llvmcpu-target-cpu={self.x86_64_cpu}"),
+            "aarch64": (*_triple("aarch64"), f"--iree-llvmcpu-target-cpu={self.aarch64_cpu}"),
+            "riscv64": (
+                *_triple("riscv64"),
+                "--iree-llvmcpu-target-abi=lp64d",
+                f"--iree-llvmcpu-target-cpu-features={self.riscv64_features}",
+                # Peeling loops for vectors that the CPU lacks made 1 MB of scalar code, in minutes.
+                *(() if "+v" in features else ("--iree-llvmcpu-vector-pproc-strategy=none",)),
+            ),
+        }
+
+
+@dataclass(frozen=True)
+class IreeToolchainInfo(RuntimeToolchainInfo):
+    """targets: name of a CPU -> the flags of iree-compile for it."""
+
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+        """Other tasks and other CPUs."""
+        if model.task not in (*_TEXT, "image_classification"):
+            return f"a model for `{model.task}` cannot be exported to ONNX, which IREE reads"
+        if platform.cpu not in self.targets:
+            known = ", ".join(f"`{cpu}`" for cpu in self.targets)
+            return f"this toolchain compiles for {known}, and the platform's CPU is `{platform.cpu}`"
+        return ""
+
+    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+        """Every weight takes four bytes, packed ones too: IREE gets the floats that they stand for."""
+        weights = 4 * sum(tensor.parameters for tensor in weight_tensors(model.architecture))
+        code = _CODE[platform.cpu][0 if model.task in _TEXT else 1]
+        detail = {"weights": weights, "code": code}
+        return Footprint(disk=weights + code, weights=weights, runtime=code + _RUNTIME_BYTES, detail=detail)
+
+    def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
+        """Three actions: ONNX, MLIR, code. Platforms share the first two."""
+        prefix, platform = conversion.prefix, conversion.platform
+        onnx = declare_onnx_export(ctx, conversion.model, conversion.sequence_length, prefix)
+        mlir = ctx.declare_file(f"{prefix}model.mlirbc")
+        ctx.run(
+            tool=PythonTool(_HERE / "import_tool.py", lock=Lock(_HERE / "requirements.lock")),
+            mnemonic="IreeImport",
+            inputs={"onnx": onnx},
+            outputs={"mlir": mlir},
+            params={},
+            resources=Resources(ram=1 << 30),
+            progress=f"importing {ctx.label.name} into MLIR",
+        )
+        binary = ctx.declare_file(f"{prefix}model.vmfb")
+        ctx.run(
+            tool=PythonTool(_HERE / "compile_tool.py", lock=Lock(_HERE / "requirements.lock")),
+            mnemonic="IreeCompile",
+            inputs={"mlir": mlir},
+            outputs={"binary": binary},
+            params={"target": list(self.targets[platform.cpu])},
+            resources=Resources(ram=2 << 30),
+            progress=f"compiling {ctx.label.name} for {platform.cpu}",
+        )
+        return DeviceBinaryInfo(binary, conversion.format, self.runtime, platform.label)
+
+    def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
+        """IREE's Python runtime, of which there are wheels for Linux on two of the CPUs."""
+        if platform.os != "linux" or platform.cpu not in _WHEELS:
+            return None
+        wheels = _WHEELS[platform.cpu]
+        if platform.runner is not None and platform.runner.kind == "local":
+            wheels = ""
+        lock = Lock(_HERE / "runtime.lock", wheels, _DEVICE_PYTHON if wheels else "")
+        return PythonTool(_HERE / "device_tool.py", lock=lock)
+
+
+def _triple(cpu: str) -> tuple[str, ...]:
+    # The embedded kind of ELF file, which IREE's own loader reads on every operating system.
+    return (f"--iree-llvmcpu-target-triple={cpu}-unknown-unknown-eabi-elf",)
