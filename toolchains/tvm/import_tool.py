@@ -121,5 +121,5 @@ def _compare(found: torch.Tensor, expected: torch.Tensor) -> None:
 def _add_signature(module: tvm.IRModule, numbers: list[int]) -> None:
     builder = relax.BlockBuilder()
     with builder.function("signature", []):
-        builder.emit_func_output(relax.const(np.array(numbers, dtype=np.int64)))
+        builder.emit_func_output(relax.const(np.array(numbers, dtype=np.int64), "int64"))
     module["signature"] = builder.get()["signature"]

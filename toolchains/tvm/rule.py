@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from pydantic import Field
 
 from modelbuild.api import (
     MODEL_TYPES,
+    Artifact,
     Context,
     Conversion,
     DefaultInfo,
     DeviceBinaryInfo,
+    Files,
     Footprint,
     Lock,
     ModelInfo,
@@ -49,7 +53,7 @@ _TARGETS: Mapping[str, Mapping[str, Any]] = {
 }
 """CPU -> what TVM generates code for. x86-64-v2 is what every x86-64 processor since 2011 has."""
 _WHEELS = {"x86_64": "", "aarch64": "aarch64-manylinux_2_28"}
-"""CPUs for which the package index has TVM's runtime -> the platform of its wheels."""
+"""CPUs for which there are wheels of TVM -> their platform. For the others TVM's runtime is built here."""
 _LARGEST = (1 << 31) - (64 << 20)
 """Bytes of weights: code of a shared library reaches 2 GiB."""
 _CODE = {"x86_64": 188_000, "aarch64": 153_000, "armv7": 165_000, "riscv64": 148_000}
@@ -61,6 +65,7 @@ class TvmToolchainInfo(RuntimeToolchainInfo):
     """Makes shared libraries and runs them in TVM. mcpu: CPU -> LLVM's name of a processor."""
 
     mcpu: Mapping[str, str] = field(default_factory=dict, hash=False)
+    runtime_sources: tuple[Artifact, ...] = ()
 
     def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
         """The format, the device, the task, the family, weights of another width, a library too large."""
@@ -128,17 +133,37 @@ class TvmToolchainInfo(RuntimeToolchainInfo):
             resources=Resources(ram=1 << 30),
             progress=f"compiling {ctx.label.name} for {cpu}",
         )
-        return DeviceBinaryInfo(library, conversion.format, self.runtime, conversion.platform.label)
+        binary = library if cpu in _WHEELS else self._with_runtime(ctx, conversion, library)
+        return DeviceBinaryInfo(binary, conversion.format, self.runtime, conversion.platform.label)
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
-        """TVM's runtime out of a wheel, which there is for Linux on x86-64 and aarch64."""
-        if platform.os != "linux" or platform.cpu not in _WHEELS:
+        """TVM's runtime out of a wheel, or the one that lies beside the model."""
+        if platform.os != "linux" or platform.cpu not in _TARGETS:
             return None
+        if platform.cpu not in _WHEELS:
+            return PythonTool(_HERE / "machine_tool.py", distributions=("numpy",))
         wheels = _WHEELS[platform.cpu]
         if platform.runner is not None and platform.runner.kind == "local":
             wheels = ""
         lock = Lock(_HERE / "requirements-runtime.lock", platform=wheels)
         return PythonTool(_HERE / "device_tool.py", lock=lock)
+
+    def _with_runtime(self, ctx: Context, conversion: Conversion, library: Artifact) -> Artifact:
+        """A tree of the library and of TVM's runtime for the CPU, which is built once for all models."""
+        cpu, prefix = conversion.platform.cpu, conversion.prefix
+        runtime = ctx.declare_file(f"{prefix}libtvm_runtime.so")
+        ctx.run(
+            tool=PythonTool(_HERE / "runtime_tool.py", lock=Lock(_HERE / "requirements.lock")),
+            mnemonic="TvmRuntime",
+            inputs={PurePosixPath(source.path).name: source for source in self.runtime_sources},
+            outputs={"library": runtime},
+            params={"cpu": cpu},
+            resources=Resources(ram=2 << 30),
+            progress=f"building TVM's runtime for {cpu}",
+        )
+        tree = ctx.declare_tree(f"{prefix}model")
+        ctx.symlink_tree(tree, {"model.so": library, "libtvm_runtime.so": runtime})
+        return tree
 
 
 class TvmToolchain(Rule):
@@ -147,18 +172,24 @@ class TvmToolchain(Rule):
     `tvm:fp32` takes any model. `tvm:int8` and `tvm:int4` keep the codes and scales that `quantize` chose and
     unpack them where they are used; a model in floating point is refused: rounding is `quantize`'s business,
     which tells its error. Cross-compiled without a compiler or a C library of the device.
+
+    For armv7 and riscv64, for which there is no package of TVM, the binary is a folder: the library, TVM's
+    runtime, and functions that an application in C calls (`runtime/machine.h`).
     """
 
     mcpu: dict[str, str] = {}
     """CPU -> the processor to compile for, as LLVM calls it: `{"aarch64": "cortex-a72"}`. One that is not
     named gets code that every such CPU runs."""
+    runtime_sources: Files = Field(default="//toolchains/tvm:runtime_sources", validate_default=True)
+    """What is added to TVM's own sources where its runtime is built: for CPUs without wheels of it."""
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Only what the toolchain can do."""
         for cpu in self.mcpu:
             if cpu not in _TARGETS:
                 ctx.fail(f"`mcpu` names `{cpu}`; this toolchain generates code for {', '.join(_TARGETS)}")
-        return [DefaultInfo(), TvmToolchainInfo("tvm", tuple(_BITS), dict(self.mcpu))]
+        sources = self.runtime_sources.artifacts
+        return [DefaultInfo(), TvmToolchainInfo("tvm", tuple(_BITS), dict(self.mcpu), sources)]
 
 
 def _stored(model: ModelInfo, format_: str) -> dict[str, int]:

@@ -9,6 +9,7 @@ import pytest
 from modelbuild.api import (
     Artifact,
     Conversion,
+    DefaultInfo,
     DeviceBinaryInfo,
     ModelInfo,
     PlatformInfo,
@@ -39,6 +40,7 @@ VIT = {
     "num_channels": 1,
     "num_labels": 10,
 }
+SOURCES = ("machine.cc", "machine.h", "streams.h")
 INT4 = {"scheme": "gptq", "bits": 4, "group_size": 32, "symmetric": True, "embeddings": "rtn"}
 INT8 = {"scheme": "rtn", "bits": 8, "group_size": 0, "symmetric": True, "embeddings": "rtn"}
 
@@ -53,7 +55,10 @@ def model(**changed: Any) -> ModelInfo:
 
 
 def toolchain(**attributes: Any) -> RuntimeToolchainInfo:
-    return RuleRunner().analyze(TvmToolchain, **attributes).get(RuntimeToolchainInfo)
+    runner = RuleRunner()
+    sources = tuple(Artifact(f"toolchains/tvm/runtime/{name}", "source") for name in SOURCES)
+    runner.provide("//toolchains/tvm:runtime_sources", DefaultInfo(sources))
+    return runner.analyze(TvmToolchain, **attributes).get(RuntimeToolchainInfo)
 
 
 def convert(format_: str, made: ModelInfo, cpu: str = "aarch64", **attributes: Any) -> RuleTarget:
@@ -61,12 +66,21 @@ def convert(format_: str, made: ModelInfo, cpu: str = "aarch64", **attributes: A
 
 
 def test_platforms_share_the_import_and_nothing_else() -> None:
-    first, second = (convert("tvm:fp32", model(), cpu) for cpu in ("aarch64", "riscv64"))
+    first, second = (convert("tvm:fp32", model(), cpu) for cpu in ("aarch64", "x86_64"))
     assert [action.mnemonic for action in first.actions] == ["TvmImport", "TvmCompile"]
     assert first.actions[0].params == second.actions[0].params
     assert first.actions[1].params != second.actions[1].params
     assert first.get(DeviceBinaryInfo).format == "tvm:fp32"
     assert str(first.get(DeviceBinaryInfo).platform) == "//devices:aarch64-linux"
+
+
+def test_a_runtime_is_built_where_there_are_no_wheels_of_it() -> None:
+    one, other = (convert(format_, model(), "riscv64") for format_ in ("tvm:fp32", "tvm:fp32"))
+    assert [each.mnemonic for each in one.actions] == ["TvmImport", "TvmCompile", "TvmRuntime", "SymlinkTree"]
+    assert one.get(DeviceBinaryInfo).binary.kind == "tree"
+    assert set(one.actions[2].inputs) == {f"in/{name}" for name in SOURCES}
+    assert one.actions[2].params == other.actions[2].params == {"cpu": "riscv64"}
+    assert set(one.actions[3].inputs) == {"model.so", "libtvm_runtime.so"}
 
 
 def test_both_text_tasks_share_the_import_and_images_have_no_length() -> None:
@@ -143,8 +157,9 @@ def test_zero_points_take_a_byte() -> None:
     assert other.detail["scales"] * 4 == one.detail["scales"] * 5
 
 
-def test_devices_whose_runtime_is_in_the_index_are_run() -> None:
-    tools = {cpu: toolchain().device_tool(platform(cpu)) for cpu in ("x86_64", "aarch64")}
-    assert all(isinstance(tool, PythonTool) and tool.lock is not None for tool in tools.values())
-    assert tools["aarch64"].lock.platform == "aarch64-manylinux_2_28"  # type: ignore[union-attr]
+def test_each_device_has_its_runtime() -> None:
+    tools = {cpu: toolchain().device_tool(platform(cpu)) for cpu in ("x86_64", "aarch64", "armv7", "riscv64")}
+    wheels = {cpu: tool.lock.platform for cpu, tool in tools.items() if tool and tool.lock}
+    assert wheels == {"x86_64": "", "aarch64": "aarch64-manylinux_2_28"}
+    assert all(isinstance(tool, PythonTool) and tool.source.is_file() for tool in tools.values())
     assert toolchain().device_tool(platform(system="android")) is None
