@@ -139,7 +139,7 @@ def _matrix_line(cell: Mapping[str, Any]) -> str:
         f"{report['size_bytes']:,} B" if report else "-",
         f"{parity['exact_match']:.1%}" if parity else "-",
         f"{parity['top1_agreement']:.1%}" if parity else "-",
-        f"{latency['median']:.3g} ms{star}" if latency else "-",
+        f"{latency['median']:,.4g} ms{star}" if latency else "-",
         f"{cell['verdict']}: {cell['reason']}" if cell["reason"] else cell["verdict"],
     )
     return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"

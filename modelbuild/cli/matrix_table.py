@@ -48,7 +48,7 @@ def cells_of(row: MatrixRow) -> tuple[str, ...]:
         _number(parity.get("teacher_kl")),
         _share(parity.get("top1_agreement")),
         _number(parity.get("max_error")),
-        f"{latency['median']:.3g} ms{'*' if emulated else ''}" if latency else "-",
+        f"{_milliseconds(latency['median'])}{'*' if emulated else ''}" if latency else "-",
         report.get("runner", "-"),
         row.verdict,
     )
@@ -138,6 +138,10 @@ def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value * 100:.1f} %"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def _number(value: float | None) -> str:
