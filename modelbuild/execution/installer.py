@@ -21,7 +21,8 @@ _END_S = 2.0
 _NOTES = 8
 _NOT_INSTALLED = re.compile(r"The package `(?P<by>[^`]+)` requires `(?P<what>[^`]+)`, but it's not installed")
 _CLASHES = re.compile(r"The package `[^`]+` (requires|has) .+")
-_PREFIXES = ("error: ", "cause: ", "hint: ", "warning: ")
+_PIP_PLATFORM = re.compile(r"armv7-manylinux_2_(?P<minor>\d+)\Z")
+_PREFIXES = ("error: ", "cause: ", "hint: ", "warning: ", "ERROR: ", "WARNING: ")
 
 
 class Installer:
@@ -46,6 +47,9 @@ class Installer:
             common += ["--find-links", each]
         if self._source.offline:
             common.append("--offline")
+        if (tags := pip_tags(lock.lock.platform)) is not None:
+            self._pip(lock, lock_descriptor, tags, f"{directory}/packages", requirements)
+            return ()
         if lock.lock.platform:
             chosen = ["--python-platform", lock.lock.platform, "--python-version", lock.python_version]
             target = ["--python", _base_python(), "--target", f"{directory}/packages", *chosen]
@@ -62,12 +66,38 @@ class Installer:
         code, output = self._call(lock_descriptor, "pip", "check", "--python", python)
         return _check(lock, output) if code else ()
 
+    def _pip(
+        self, lock: LockFile, lock_descriptor: int, tags: Sequence[str], target: str, requirements: str
+    ) -> None:
+        """Where uv knows no such machine."""
+        python = lock.python_version.replace(".", "")
+        arguments = ["--no-input", "--disable-pip-version-check", "--no-warn-script-location", "--no-deps"]
+        arguments += ["--quiet", "--only-binary", ":all:", "--implementation", "cp", "--target", target]
+        arguments += ["--python-version", lock.python_version, "--requirement", requirements]
+        for option, values in (("--platform", tags), ("--abi", (f"cp{python}", "abi3", "none"))):
+            arguments += [part for value in values for part in (option, value)]
+        for each in self._source.find_links:
+            arguments += ["--find-links", each]
+        if self._source.offline:
+            arguments.append("--no-index")
+        code, output = self._run(lock_descriptor, sys.executable, "-m", "pip", "install", *arguments)
+        if "No module named pip" in output:
+            raise EnvironmentFailure(
+                f"wheels of `{lock.platform}` are fetched by pip, which is not installed beside modelbuild",
+                hint="python -m ensurepip",
+            )
+        if code:
+            _refuse(lock, output, offline=self._source.offline)
+
     def _uv(self, lock: LockFile, lock_descriptor: int, *arguments: str) -> None:
         code, output = self._call(lock_descriptor, *arguments)
         if code:
             _refuse(lock, output, offline=self._source.offline)
 
     def _call(self, lock_descriptor: int, *arguments: str) -> tuple[int, str]:
+        return self._run(lock_descriptor, _find_uv(), *arguments)
+
+    def _run(self, lock_descriptor: int, *command: str) -> tuple[int, str]:
         environment = {
             "LANG": "C.UTF-8",
             "PATH": "/usr/bin:/bin",
@@ -77,7 +107,7 @@ class Installer:
         }
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
-                [_find_uv(), *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -96,6 +126,18 @@ class Installer:
                         raise Interrupted("making a tool's environment was interrupted") from None
             output.seek(0)
             return code, output.read().decode(errors="replace")
+
+
+def pip_tags(platform: str) -> list[str] | None:
+    """What pip calls a machine that uv does not know, `armv7-manylinux_2_31`; None for those it does.
+
+    A wheel for an older C library runs with a newer one, so that all of them are listed, the newest first.
+    """
+    match = _PIP_PLATFORM.match(platform)
+    if match is None:
+        return None
+    newest = int(match["minor"])
+    return [f"manylinux_2_{minor}_armv7l" for minor in range(newest, 16, -1)] + ["manylinux2014_armv7l"]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -172,7 +214,13 @@ _OFFLINE = (
     "is not at hand, and this build is offline",
     "put its wheel into the directory that `find_links` in `modelbuild.toml` names, or drop `offline`",
 )
-_NOT_FOUND = ("network was disabled", "there is no version of", "was not found in", "only ")
+_NOT_FOUND = (
+    "network was disabled",
+    "there is no version of",
+    "was not found in",
+    "No matching distribution",
+    "only ",
+)
 _WHY: Sequence[tuple[tuple[str, ...], str, str]] = (
     (
         ("Hash mismatch",),

@@ -181,6 +181,16 @@ def test_wheels_of_another_machine_are_unpacked(place: Place) -> None:
         place.get(place.lock(text))
 
 
+def test_wheels_of_a_machine_that_uv_does_not_know_come_by_pip(place: Place) -> None:
+    files = {"native/lib.so": "armv7"}
+    make_wheel(place.wheels, "native", "1.0", files=files, tag="cp311-cp311-manylinux_2_31_armv7l")
+    environment = place.get(place.lock("native==1.0\n", platform="armv7-manylinux_2_36"))
+    assert environment.python is None
+    assert (Path(environment.packages) / "native" / "lib.so").read_text() == "armv7"
+    with pytest.raises(EnvironmentFailure, match=r"`native==1.0` is not"):
+        place.get(place.lock("native==1.0\n", platform="armv7-manylinux_2_28"))
+
+
 def test_a_platform_that_nobody_knows(place: Place) -> None:
     with pytest.raises(AnalysisError, match="`pdp-11`, which is no platform that uv knows"):
         place.get(place.lock("tiny==1.0\n", platform="pdp-11"))

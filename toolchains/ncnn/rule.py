@@ -36,8 +36,13 @@ _BITS = {"ncnn:int8": 8, "ncnn:int4": 4}
 _BLOCK = 32
 """Neighbours in a row that share a scale."""
 _RUNTIME_LOCK = _HERE / "runtime.lock"
-_WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 _PYTHON = "3.11"
+_WHEELS = {
+    "x86_64": Lock(_RUNTIME_LOCK, "x86_64-manylinux_2_28", _PYTHON),
+    "aarch64": Lock(_RUNTIME_LOCK, "aarch64-manylinux_2_28", _PYTHON),
+    # numpy has no wheel for it, and is the system's.
+    "armv7": Lock(_HERE / "runtime-armv7.lock", "armv7-manylinux_2_36", _PYTHON),
+}
 _RUNTIME_BYTES = 6 << 20
 """Resident memory of ncnn and of what a first pass leaves, measured with ncnn 1.0.20261020 on x86-64."""
 _TOKENS = 64
@@ -125,10 +130,10 @@ class NcnnToolchainInfo(RuntimeToolchainInfo):
         return DeviceBinaryInfo(binary, conversion.format, self.runtime, conversion.platform.label)
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
-        """The wheel of ncnn, which there is for Linux on x86-64 and aarch64."""
+        """The wheel of ncnn, which there is for Linux on x86-64, aarch64 and armv7."""
         if platform.os != "linux" or platform.cpu not in _WHEELS:
             return None
-        lock = Lock(_RUNTIME_LOCK, _WHEELS[platform.cpu], _PYTHON)
+        lock = _WHEELS[platform.cpu]
         if platform.runner is None or platform.runner.kind == "local":
             lock = Lock(_RUNTIME_LOCK)
         return PythonTool(_HERE / "device_tool.py", lock=lock)

@@ -70,6 +70,7 @@ def test_formats_share_the_conversion_and_devices_share_everything() -> None:
     [
         ("x86_64", "linux", ""),
         ("aarch64", "linux", "aarch64-manylinux_2_28"),
+        ("armv7", "linux", "armv7-manylinux_2_36"),
         ("aarch64", "android", None),
         ("riscv64", "linux", None),
     ],
