@@ -28,6 +28,8 @@ class Devices:
         self._environments = environments
         self._pool = pool
         self._ssh_options = ssh_options
+        self._lock = threading.Lock()
+        self._boards: dict[str, threading.Lock] = {}
 
     def packages(self, lock: Lock | None, cancel: threading.Event) -> DevicePackages:
         """What a tool with this lock imports. Raises as `get`."""
@@ -51,5 +53,7 @@ class Devices:
                 waiting(lock.name, len(lock.packages))
             return QemuRunner(self._environments.acquire_sysroot(lock, cancel), self._pool)
         if runner.kind == "ssh":
-            return SshRunner(runner.address, runner.cpu, self._ssh_options)
+            with self._lock:
+                board = self._boards.setdefault(runner.address, threading.Lock())
+            return SshRunner(runner.address, runner.cpu, self._ssh_options, board)
         raise EnvironmentFailure(f"no device of the kind `{runner.kind}` can be reached from this machine")

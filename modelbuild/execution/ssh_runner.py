@@ -13,7 +13,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelbuild.errors import EnvironmentFailure
@@ -31,6 +31,8 @@ _OPTIONS = (
     "LogLevel=ERROR",
 )
 _NOTES = 6
+_POLL_S = 0.1
+_CANCELLED = WorkerExit(-9, 0, 0.0, 0.0, cancelled=True)
 _SSH_FAILED = 255
 _NO_PROGRAM = (126, 127)
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "armv7", "armv8l": "armv7", "i686": "x86_32"}
@@ -50,12 +52,14 @@ _CAUSES = (
 class SshRunner:
     """A DeviceRunner. address: `user@host[:port]`. cpu: what its platform says it has.
 
-    options: further `-o` options of ssh, for tests.
+    options: further `-o` options of ssh, for tests. board: held while a call runs, so that a build makes one
+    call at a time: a board is small, and its times are to be its own.
     """
 
     address: str
     cpu: str
     options: tuple[str, ...] = ()
+    board: threading.Lock = field(default_factory=threading.Lock)
 
     def run(
         self, call: DeviceCall, cancel: threading.Event, on_progress: Callable[[Progress], None]
@@ -85,6 +89,9 @@ class SshRunner:
         on_progress: Callable[[Progress], None],
         on_output: OnOutput,
     ) -> WorkerExit:
+        while not self.board.acquire(timeout=_POLL_S):
+            if cancel.is_set():
+                return _CANCELLED
         try:
             with SshConnection(self._command(call.packages.python), cancel) as connection:
                 ready = connection.greet(call)
@@ -95,8 +102,10 @@ class SshRunner:
                 return connection.wait(call.root, on_progress, on_output)
         except ConnectionEnded as error:
             if cancel.is_set():
-                return WorkerExit(-9, 0, 0.0, 0.0, cancelled=True)
+                return _CANCELLED
             raise self._failure(error) from None
+        finally:
+            self.board.release()
 
     def _command(self, python: str) -> list[str]:
         ssh = find_program("ssh")

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,14 @@ def _cancel_when(path: Path, cancel: threading.Event) -> None:
 def _until(holds: Any) -> None:
     while not holds():
         time.sleep(0.02)
+
+
+def test_a_board_makes_one_call_at_a_time(device: Bench, sshd: Sshd, tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    body = f"os.mkdir({mark!r})\ntime.sleep(0.2)\nos.rmdir({mark!r})\nrequest.outputs['result'].touch()"
+    prepared = [prepare(device, sshd, device.tool(body)) for _ in range(3)]
+    with ThreadPoolExecutor() as pool:
+        assert len(list(pool.map(device.run, prepared))) == 3
 
 
 def test_a_lost_connection_is_no_fault_of_the_tool(device: Bench, sshd: Sshd, tmp_path: Path) -> None:
