@@ -15,6 +15,7 @@ from modelbuild.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from modelbuild.actions.action import Action
+    from modelbuild.runner import Runner
 
 SUMMARY = "Show the actions of targets"
 USAGE = "[flags] TARGET..."
@@ -64,6 +65,8 @@ def _lines(action: Action, terminal: Terminal) -> Iterator[str]:
         yield f"  output {artifact}" if name == str(artifact) else f"  output {name}: {artifact}"
     if action.platform:
         yield f"  platform: {', '.join(action.platform)}"
+    if action.runner:
+        yield f"  runner: {action.runner.kind}, {' '.join((action.runner.cpu, action.runner.address)).strip()}"
     resources = action.resources
     memory = units.size(resources.ram)
     yield f"  threads: {action.threads}; cpu: {resources.cpu:g}; memory: {memory}; {action.determinism}"
@@ -92,5 +95,11 @@ def _row(action: Action) -> dict[str, Any]:
         "threads": action.threads,
         "determinism": action.determinism,
         "resumable": action.resumable,
+        "runner": _runner(action.runner) if action.runner else None,
         "resources": {field.name: getattr(resources, field.name) for field in fields(resources)},
     }
+
+
+def _runner(runner: Runner) -> dict[str, str]:
+    sysroot = str(runner.sysroot) if runner.sysroot else ""
+    return {"kind": runner.kind, "cpu": runner.cpu, "sysroot": sysroot, "address": runner.address}

@@ -200,6 +200,14 @@ def test_run_calls_the_device(made: CommandLine) -> None:
     assert found == "aarch64 0.0 x a file of mine\n"
 
 
+def test_aquery_names_the_device(made: CommandLine) -> None:
+    shown = made.run("aquery", "//:good_test").stdout
+    assert "  runner: qemu-user, aarch64\n" in shown
+    rows = json.loads(made.run("aquery", "--json", "//:good_test").stdout)
+    kinds = {row["mnemonic"]: row["runner"] and row["runner"]["kind"] for row in rows}
+    assert kinds == {"Probe": "qemu-user", "Parity": None, "Verdict": None}
+
+
 def test_run_says_why_it_cannot(made: CommandLine) -> None:
     outcome = made.run("run", "//:good-phone", "--", "x")
     assert outcome.exit_code == 2
