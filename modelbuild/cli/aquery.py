@@ -66,7 +66,7 @@ def _lines(action: Action, terminal: Terminal) -> Iterator[str]:
     if action.platform:
         yield f"  platform: {', '.join(action.platform)}"
     if action.runner:
-        yield f"  runner: {action.runner.kind}, {' '.join((action.runner.cpu, action.runner.address)).strip()}"
+        yield f"  runner: {action.runner.kind}, {action.runner.cpu} {action.runner.address}".rstrip()
     resources = action.resources
     memory = units.size(resources.ram)
     yield f"  threads: {action.threads}; cpu: {resources.cpu:g}; memory: {memory}; {action.determinism}"
