@@ -33,7 +33,7 @@ def main(request: Request) -> None:
     packed = _packed(model)
     placed = _place(graph.uses(), packed, variant)
     if variant in _WEIGHT_ONLY:
-        _weights_only(graph, placed)
+        _weights_only(graph, placed, variant)
     else:
         _integer_products(request, graph, placed, variant)
     write(graph.proto(), request.outputs["onnx"])
@@ -56,8 +56,8 @@ def _packed(model: Path) -> dict[str, PackedWeight]:
 def _place(uses: list[Use], packed: dict[str, PackedWeight], variant: str) -> list[tuple[Use, PackedWeight]]:
     """Each use with its integers: the checkpoint's, or, when that has none at all, rounded ones.
 
-    What a packed checkpoint keeps in floating point stays so, but for an embedding that holds the very numbers
-    of a packed output matrix.
+    What a packed checkpoint keeps in floating point stays so, but for an embedding that holds the very
+    numbers of a packed output matrix; the export stores such a pair once.
     """
     found = []
     for use in uses:
@@ -66,9 +66,8 @@ def _place(uses: list[Use], packed: dict[str, PackedWeight], variant: str) -> li
         elif use.name in packed:
             check_same(use, packed[use.name])
             found.append((use, packed[use.name]))
-        elif use.gather:
-            same = [n for n, w in packed.items() if np.array_equal(w.dequantized(), use.matrix)]
-            found += [(replace(use, name=name), packed[name]) for name in same[:1]]
+        else:
+            found += [(replace(use, name=name), packed[name]) for name in _equal(use, packed)[:1]]
     missing = sorted(set(packed) - {use.name for use, _ in found})
     if missing:
         raise ToolError(f"the packed weight `{missing[0]}` has no place in the ONNX graph")
@@ -77,15 +76,25 @@ def _place(uses: list[Use], packed: dict[str, PackedWeight], variant: str) -> li
     return [(replace(use, shared=use.name in shared), weight) for use, weight in found]
 
 
+def _equal(use: Use, packed: dict[str, PackedWeight]) -> list[str]:
+    """The packed weights that are the matrix of `use` under another name."""
+    alike = ((name, weight) for name, weight in packed.items() if weight.codes.shape == use.matrix.shape)
+    return [name for name, weight in alike if np.array_equal(weight.dequantized(), use.matrix)]
+
+
 def _rounded(use: Use, variant: str) -> PackedWeight:
     columns = use.matrix.shape[1]
     if variant == "int4":
-        return round_groups(use.matrix, 4, 32)
-    return round_groups(use.matrix, 8, block_of(columns, columns)) if variant == "int8" else round_rows(use.matrix)
+        return round_groups(use.matrix, 4, next((n for n in (32, 16) if columns % n == 0), columns))
+    if variant == "int8":
+        return round_groups(use.matrix, 8, block_of(columns, columns) if columns % 16 == 0 else columns)
+    return round_rows(use.matrix)
 
 
-def _weights_only(graph: DenseGraph, placed: list[tuple[Use, PackedWeight]]) -> None:
+def _weights_only(graph: DenseGraph, placed: list[tuple[Use, PackedWeight]], variant: str) -> None:
     for use, weight in placed:
+        if (weight.bits == 8) is not (variant == "int8"):
+            raise ToolError(f"`{use.name}` has {weight.bits}-bit weights, which are not {variant}")
         weight_only.replace(graph, use, weight)
 
 

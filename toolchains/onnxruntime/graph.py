@@ -1,12 +1,12 @@
 """DenseGraph: the plain export of a model, and how its matrices are replaced by something smaller.
 
-The export keeps every matrix under its name in the checkpoint, so a packed weight finds its place by name; that
-it stands for the very same numbers is checked before it takes the place.
+The export keeps every matrix under its name in the checkpoint, so a packed weight finds its place by name;
+that it stands for the very same numbers is checked before it takes the place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ Array = npt.NDArray[Any]
 class Use:
     """One node that reads a matrix. matrix: float32 [outputs, inputs], as a checkpoint stores it.
 
-    data: the node's other input, activations or token ids. gather: whether it looks rows up. shared: whether one
-    node looks rows up in the matrix and another multiplies by it, so that its codes are stored as rows, once.
+    data: the node's other input, activations or token ids. gather: whether it looks rows up. shared: whether
+    one node looks rows up in the matrix and another multiplies by it: its codes are stored as rows, once.
     """
 
     node: Any
@@ -113,11 +113,8 @@ class DenseGraph:
         opsets = {opset.domain: opset.version for opset in self.model.opset_import}
         if any(node.domain == MICROSOFT for node in nodes):
             opsets[MICROSOFT] = 1
-        return helper.make_model(
-            new_graph,
-            opset_imports=[helper.make_opsetid(domain, version) for domain, version in sorted(opsets.items())],
-            ir_version=self.model.ir_version,
-        )
+        imports = [helper.make_opsetid(domain, version) for domain, version in sorted(opsets.items())]
+        return helper.make_model(new_graph, opset_imports=imports, ir_version=self.model.ir_version)
 
 
 def check_same(use: Use, weight: PackedWeight) -> None:
@@ -134,11 +131,6 @@ def write(model: Any, directory: Path, limit: int = _LIMIT_BYTES) -> None:
         onnx.save_model(model, path, save_as_external_data=True, location=DATA_FILE)
         return
     path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def sizes(model: Any) -> Mapping[str, int]:
-    """Bytes of each initializer."""
-    return {tensor.name: len(tensor.raw_data) for tensor in model.graph.initializer}
 
 
 def _needed(nodes: Sequence[Any], outputs: set[str]) -> list[Any]:

@@ -1,7 +1,7 @@
 """Matrix products on 8-bit integers, with ranges of activations measured at run time or beforehand.
 
 Weights are stored unsigned, with 128 for zero. With signed ones, ONNX Runtime's kernels for x86-64 processors
-without VNNI add pairs of products in 16 bits and cut what does not fit: silently wrong logits on some machines.
+without VNNI add pairs of products in 16 bits and cut what does not fit: wrong logits, on some machines only.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class DynamicProducts:
         scales = self._graph.add(f"{name}.row_scales", weight.scales[:, 0])
         zero = self._graph.add("weight_zero", np.array(_ZERO, np.uint8))
         whole, real, scale = (f"{use.output}.{part}" for part in ("whole", "real", "scale"))
+        inputs = [f"{data}.codes", f"{name}.columns", f"{data}.zero", zero]
         nodes += [
-            helper.make_node("MatMulInteger", [f"{data}.codes", f"{name}.columns", f"{data}.zero", zero], [whole]),
+            helper.make_node("MatMulInteger", inputs, [whole]),
             helper.make_node("Cast", [whole], [real], to=TensorProto.FLOAT),
             helper.make_node("Mul", [f"{data}.scale", scales], [scale]),
             helper.make_node("Mul", [real, scale], [use.output]),

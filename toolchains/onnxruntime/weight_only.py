@@ -33,7 +33,7 @@ def block_of(columns: int, group: int) -> int:
 
 
 def replace(graph: DenseGraph, use: Use, weight: PackedWeight) -> None:
-    """Let an operator on integers do what `use` did. Raises ToolError for groups that are not made of blocks."""
+    """Let an operator on integers do what `use` did. Raises ToolError for groups not made of blocks."""
     columns = weight.codes.shape[1]
     group = -(-columns // weight.scales.shape[1])
     block = block_of(columns, group)

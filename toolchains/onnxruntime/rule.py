@@ -1,0 +1,222 @@
+"""The rule `onnxruntime_toolchain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelbuild.api import (
+    Artifact,
+    Context,
+    Conversion,
+    DefaultInfo,
+    DeviceBinaryInfo,
+    Footprint,
+    Lock,
+    ModelInfo,
+    PlatformInfo,
+    Provider,
+    PythonTool,
+    Resources,
+    Rule,
+    RuntimeToolchainInfo,
+    WeightTensor,
+    complete_architecture,
+    declare_calibration,
+    declare_onnx_export,
+    weight_tensors,
+)
+
+_HERE = Path(__file__).parent
+_TASKS = ("text_generation", "language_modeling", "image_classification")
+_TEXT = _TASKS[:2]
+_FORMATS = ("onnx:fp32", "onnx:int8", "onnx:int4", "onnx:int8-dynamic", "onnx:int8-static")
+_PRODUCTS = ("onnx:int8-dynamic", "onnx:int8-static")
+_SYSTEMS: Mapping[str, tuple[str, ...]] = {
+    "x86_64": ("linux", "windows", "macos", "android"),
+    "aarch64": ("linux", "windows", "macos", "android", "ios"),
+    "wasm32": ("emscripten",),
+}
+"""CPU -> the systems that ONNX Runtime is released for."""
+_BLOCKS = (256, 128, 64, 32, 16)
+_GRAPH: Mapping[tuple[str, str], tuple[int, int, int]] = {
+    ("text", "fp32"): (3_494, 5_366, 737),
+    ("text", "weights"): (2_743, 4_396, 466),
+    ("text", "int8-dynamic"): (2_852, 5_528, 466),
+    ("text", "int8-static"): (2_997, 6_249, 466),
+    ("images", "fp32"): (2_875, 2_895, 0),
+    ("images", "weights"): (2_012, 2_239, 0),
+    ("images", "int8-dynamic"): (2_124, 3_342, 0),
+    ("images", "int8-static"): (2_214, 3_972, 0),
+}
+"""Bytes of nodes, names and constants: of any model, of each layer, of each layer whose heads share keys."""
+_ZEROS_BYTES = 98
+"""Of naming the zero points of one matrix."""
+_RUNTIME_BYTES = 60 << 20
+
+
+class OnnxruntimeToolchain(Rule):
+    """Makes ONNX files for ONNX Runtime: a tree that holds `model.onnx`.
+
+    `onnx:fp32` is the plain export. `onnx:int8` and `onnx:int4` hold integer weights and compute in floats.
+    `onnx:int8-dynamic` and `onnx:int8-static` multiply integers; the range of an activation is taken from the
+    tensor itself, or from calibration data. Weights that are integers already are copied, not rounded again.
+    """
+
+    calibration_rows: int = 128
+    """How many rows `onnx:int8-static` measures activations on."""
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """Say what can be made; the actions are those of whoever converts a model."""
+        return [DefaultInfo(), OnnxruntimeToolchainInfo("onnxruntime", _FORMATS, self.calibration_rows)]
+
+
+@dataclass(frozen=True)
+class OnnxruntimeToolchainInfo(RuntimeToolchainInfo):
+    """calibration_rows: how many rows activations are measured on."""
+
+    calibration_rows: int = 128
+
+    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+        """Other tasks and devices, and integers that the format could only hold by rounding them again."""
+        if model.task not in _TASKS:
+            return f"a model for `{model.task}` cannot be exported to ONNX"
+        if platform.os not in _SYSTEMS.get(platform.cpu, ()):
+            return f"there is no ONNX Runtime for `{platform.cpu}` with `{platform.os}`"
+        if model.format not in ("safetensors", "compressed-tensors"):
+            return f"weights stored as `{model.format}` are not read here"
+        return _second_rounding(model, format_)
+
+    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+        """What every tensor takes, and the graph around them: constants measured on small models."""
+        parts = {"weights": 0, "embedding": 0, "graph": _graph_bytes(model, format_)}
+        tensors = weight_tensors(model.architecture)
+        for tensor in tensors:
+            parts["embedding" if tensor.role == "embedding" else "weights"] += _bytes(tensor, model, format_)
+        if model.task in _TEXT and not any(tensor.role == "output" for tensor in tensors):
+            parts["weights"] += _tied_bytes(tensors[0], model, format_)
+        disk = sum(parts.values())
+        return Footprint(disk=disk, weights=disk, runtime=_RUNTIME_BYTES, detail=parts)
+
+    def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
+        """The export, which is `onnx:fp32` as it is, and the action that makes something smaller of it."""
+        model, format_, prefix = conversion.model, conversion.format, conversion.prefix
+        export = declare_onnx_export(ctx, model, conversion.sequence_length, prefix)
+        binary = export
+        if format_ != "onnx:fp32":
+            variant = format_.partition(":")[2]
+            inputs = {"onnx": export, "model": model.weights}
+            if format_ == "onnx:int8-static":
+                inputs["calibration"] = self._calibration(ctx, conversion)
+            binary = ctx.declare_tree(f"{prefix}{variant}")
+            ctx.run(
+                tool=PythonTool(_HERE / "convert_tool.py", lock=Lock(_HERE / "requirements.lock")),
+                mnemonic="OnnxConvert",
+                inputs=inputs,
+                outputs={"onnx": binary},
+                params={"variant": variant},
+                resources=Resources(ram=2 << 30),
+                progress=f"converting {ctx.label.name} to {format_}",
+            )
+        return DeviceBinaryInfo(binary, format_, self.runtime, conversion.platform.label)
+
+    def _calibration(self, ctx: Context, conversion: Conversion) -> Artifact:
+        return declare_calibration(
+            ctx,
+            conversion.model,
+            conversion.calibration,
+            conversion.format,
+            sequence_length=conversion.sequence_length,
+            rows=self.calibration_rows,
+            prefix=conversion.prefix,
+        )
+
+    def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
+        """ONNX Runtime from its wheel, on Linux and x86-64; the wheel for aarch64 crashes under qemu."""
+        if (platform.cpu, platform.os) != ("x86_64", "linux"):
+            return None
+        return PythonTool(_HERE / "device_tool.py", lock=Lock(_HERE / "runtime.lock"))
+
+
+def _second_rounding(model: ModelInfo, format_: str) -> str:
+    quantization = model.quantization
+    if not quantization or format_ == "onnx:fp32":
+        return ""
+    bits, group = int(quantization["bits"]), int(quantization["group_size"])
+    if format_ in _PRODUCTS:
+        if bits != 8 or group or not quantization.get("symmetric", True):
+            return f"`{format_}` takes integers only of 8 bits, symmetric, with one scale a row"
+        return ""
+    if (bits == 8) is not (format_ == "onnx:int8"):
+        return f"{bits}-bit weights are not `{format_}`, which would round them again"
+    if group and group % _BLOCKS[-1]:
+        return f"groups of {group} weights are not made of blocks of {_BLOCKS[-1]}"
+    return ""
+
+
+def _bits(model: ModelInfo, format_: str) -> int:
+    """Of a stored code: 3-bit codes take 4."""
+    bits = int(model.quantization["bits"]) if model.quantization else 4 if format_ == "onnx:int4" else 8
+    return {3: 4}.get(bits, bits)
+
+
+def _is_rounded(tensor: WeightTensor, model: ModelInfo) -> bool:
+    """Whether a format of integers holds this tensor as such."""
+    if tensor.role == "vector" or len(tensor.shape) != 2:
+        return False
+    if tensor.role == "matrix" or model.task not in _TEXT:
+        return True
+    return not model.quantization or model.quantization.get("embeddings", "rtn") == "rtn"
+
+
+def _blocks(columns: int, model: ModelInfo, format_: str) -> tuple[int, int]:
+    """Weights of a block, and blocks of a row of so many weights."""
+    group = int(model.quantization.get("group_size") or columns)
+    if not model.quantization and format_ == "onnx:int4":
+        group = next((size for size in (32, 16) if columns % size == 0), columns)
+    block = next((size for size in _BLOCKS if group % size == 0), 32)
+    return block, -(-columns // block)
+
+
+def _bytes(tensor: WeightTensor, model: ModelInfo, format_: str) -> int:
+    if format_ == "onnx:fp32" or not _is_rounded(tensor, model):
+        return 4 * tensor.parameters
+    rows, columns = tensor.shape
+    looked_up = tensor.role == "embedding"
+    if format_ in _PRODUCTS and not looked_up:
+        return rows * columns + _row_bytes(format_) * rows
+    bits, (block, blocks) = _bits(model, format_), _blocks(columns, model, format_)
+    codes = -(-columns * bits // 8) if looked_up else blocks * block * bits // 8
+    zeros = 0 if model.quantization.get("symmetric", True) else -(-blocks * bits // 8)
+    return rows * (codes + 4 * blocks + zeros)
+
+
+def _tied_bytes(embedding: WeightTensor, model: ModelInfo, format_: str) -> int:
+    """What an output matrix takes beside the embedding that it equals."""
+    if format_ == "onnx:fp32" or not _is_rounded(embedding, model):
+        return 0
+    rows, columns = embedding.shape
+    if format_ in _PRODUCTS:
+        return _row_bytes(format_) * rows
+    block, blocks = _blocks(columns, model, format_)
+    return 0 if blocks * block == columns else rows * (blocks * block * _bits(model, format_) // 8)
+
+
+def _row_bytes(format_: str) -> int:
+    """Scales and, beside an activation that is quantized beforehand, zero points of weights."""
+    return 5 if format_ == "onnx:int8-static" else 4
+
+
+def _graph_bytes(model: ModelInfo, format_: str) -> int:
+    """Nodes, names and small constants: measured, see README.md."""
+    variant = format_.partition(":")[2]
+    kind = "weights" if variant in ("int8", "int4") else variant
+    keys = complete_architecture(model.architecture)
+    base, layer, shared = _GRAPH["text" if model.task in _TEXT else "images", kind]
+    if keys.get("num_key_value_heads", keys["num_attention_heads"]) == keys["num_attention_heads"]:
+        shared = 0
+    zeros = 0
+    if kind == "weights" and not model.quantization.get("symmetric", True):
+        zeros = _ZEROS_BYTES * sum(_is_rounded(t, model) for t in weight_tensors(model.architecture))
+    return base + (layer + shared) * int(keys["num_hidden_layers"]) + zeros
