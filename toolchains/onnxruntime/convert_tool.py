@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import weight_only
-from graph import DenseGraph, Use, check_same, write
+from graph import DenseGraph, Use, write
 from integer_matmul import DynamicProducts, StaticProducts
+from placing import place
 from ranges import activation_ranges
-from rounding import round_groups, round_rows
-from weight_only import block_of
 
 from modelbuild.toolkit.model_tree import read_config
 from modelbuild.toolkit.onnx_runtime import OnnxModel
@@ -31,7 +29,7 @@ def main(request: Request) -> None:
     dense, model = request.inputs["onnx"], request.inputs["model"]
     graph = DenseGraph(dense)
     packed = _packed(model)
-    placed = _place(graph.uses(), packed, variant)
+    placed = place(graph.uses(), packed, variant)
     if variant in _WEIGHT_ONLY:
         _weights_only(graph, placed, variant)
     else:
@@ -51,44 +49,6 @@ def main(request: Request) -> None:
 def _packed(model: Path) -> dict[str, PackedWeight]:
     bits = packed_bits(read_config(model))
     return split_packed(read_tensors(model), bits)[0] if bits else {}
-
-
-def _place(uses: list[Use], packed: dict[str, PackedWeight], variant: str) -> list[tuple[Use, PackedWeight]]:
-    """Each use with its integers: the checkpoint's, or, when that has none at all, rounded ones.
-
-    What a packed checkpoint keeps in floating point stays so, but for an embedding that holds the very
-    numbers of a packed output matrix; the export stores such a pair once.
-    """
-    found = []
-    for use in uses:
-        if not packed:
-            found.append((use, _rounded(use, variant)))
-        elif use.name in packed:
-            check_same(use, packed[use.name])
-            found.append((use, packed[use.name]))
-        else:
-            found += [(replace(use, name=name), packed[name]) for name in _equal(use, packed)[:1]]
-    missing = sorted(set(packed) - {use.name for use, _ in found})
-    if missing:
-        raise ToolError(f"the packed weight `{missing[0]}` has no place in the ONNX graph")
-    looked_up, multiplied = ({use.name for use, _ in found if use.gather is kind} for kind in (True, False))
-    shared = looked_up & multiplied
-    return [(replace(use, shared=use.name in shared), weight) for use, weight in found]
-
-
-def _equal(use: Use, packed: dict[str, PackedWeight]) -> list[str]:
-    """The packed weights that are the matrix of `use` under another name."""
-    alike = ((name, weight) for name, weight in packed.items() if weight.codes.shape == use.matrix.shape)
-    return [name for name, weight in alike if np.array_equal(weight.dequantized(), use.matrix)]
-
-
-def _rounded(use: Use, variant: str) -> PackedWeight:
-    columns = use.matrix.shape[1]
-    if variant == "int4":
-        return round_groups(use.matrix, 4, next((n for n in (32, 16) if columns % n == 0), columns))
-    if variant == "int8":
-        return round_groups(use.matrix, 8, block_of(columns, columns) if columns % 16 == 0 else columns)
-    return round_rows(use.matrix)
 
 
 def _weights_only(graph: DenseGraph, placed: list[tuple[Use, PackedWeight]], variant: str) -> None:

@@ -53,7 +53,7 @@ class DenseGraph:
     """A loaded export."""
 
     def __init__(self, directory: Path) -> None:
-        self.model = onnx.load_model(directory / MODEL_FILE)
+        self.model: Any = onnx.load_model(directory / MODEL_FILE)
         graph = self.model.graph
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._producers = {output: node for node in graph.node for output in node.output}
@@ -65,27 +65,26 @@ class DenseGraph:
         found = []
         for node in self.model.graph.node:
             if node.op_type == "MatMul":
-                use = self._linear(node)
+                data, weight = node.input
+                place = self._matrix(weight, turned=True)
             elif node.op_type == "Gather" and node.input[1] == "input_ids":
-                use = Use(node, node.input[0], node.input[1], self._array(node.input[0]), gather=True)
+                weight, data = node.input
+                place = self._matrix(weight, turned=False)
             else:
-                use = None
-            if use is not None:
-                found.append(use)
+                continue
+            if place is not None:
+                found.append(Use(node, place[0], data, place[1], gather=node.op_type == "Gather"))
         return found
 
-    def _linear(self, node: Any) -> Use | None:
-        data, weight = node.input
-        if weight in self._tensors:
-            if len(self._tensors[weight].dims) != 2:
-                return None
-            matrix = np.ascontiguousarray(self._array(weight).T)
-            return Use(node, weight, data, matrix, gather=False)
-        producer = self._producers.get(weight)
-        # The output matrix that is the embedding too: stored once, as rows of the vocabulary.
-        if producer is not None and producer.op_type == "Transpose" and producer.input[0] in self._tensors:
-            return Use(node, producer.input[0], data, self._array(producer.input[0]), gather=False)
-        return None
+    def _matrix(self, value: str, *, turned: bool) -> tuple[str, Array] | None:
+        """Name and numbers of a stored matrix, or of one that a Transpose turns; turned: once more."""
+        producer = self._producers.get(value)
+        if producer is not None and producer.op_type == "Transpose":
+            value, turned = producer.input[0], not turned
+        if value not in self._tensors or len(self._tensors[value].dims) != 2:
+            return None
+        array = self._array(value)
+        return value, np.ascontiguousarray(array.T) if turned else array
 
     def _array(self, name: str) -> Array:
         array: Array = numpy_helper.to_array(self._tensors[name])

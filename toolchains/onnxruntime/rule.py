@@ -1,4 +1,4 @@
-"""The rule `onnxruntime_toolchain`."""
+"""The rules `onnxruntime_toolchain` and `onnxruntime_genai_toolchain`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from modelbuild.api import (
     complete_architecture,
     declare_calibration,
     declare_onnx_export,
+    kv_cache_bytes,
     weight_tensors,
 )
 
@@ -39,6 +40,11 @@ _SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "wasm32": ("emscripten",),
 }
 """CPU -> the systems that ONNX Runtime is released for."""
+_GENAI_FORMATS = ("genai:fp32", "genai:int8", "genai:int4")
+_GENAI_SYSTEMS: Mapping[str, tuple[str, ...]] = {
+    "x86_64": ("linux", "windows"),
+    "aarch64": ("linux", "windows", "macos", "android"),
+}
 _BLOCKS = (256, 128, 64, 32, 16)
 _GRAPH: Mapping[tuple[str, str], tuple[int, int, int]] = {
     ("text", "fp32"): (3_494, 5_366, 737),
@@ -54,6 +60,16 @@ _GRAPH: Mapping[tuple[str, str], tuple[int, int, int]] = {
 _ZEROS_BYTES = 98
 """Of naming the zero points of one matrix."""
 _RUNTIME_BYTES = 60 << 20
+"""Peak of a process with a tiny model: 57 MiB (Python, numpy and the library are 47), and activations."""
+
+
+_GENAI_GRAPH = (0, 0)
+"""Bytes of the graph and the settings: of any model, of each layer."""
+_LONGEST = 2048
+"""What `max_position_embeddings` is where the architecture leaves it out."""
+_TOKEN_BYTES = 44
+"""Of tokenizer files, for each token: byte-level BPE, with its merges."""
+_GENAI_RUNTIME_BYTES = 60 << 20
 
 
 class OnnxruntimeToolchain(Rule):
@@ -97,7 +113,8 @@ class OnnxruntimeToolchainInfo(RuntimeToolchainInfo):
         if model.task in _TEXT and not any(tensor.role == "output" for tensor in tensors):
             parts["weights"] += _tied_bytes(tensors[0], model, format_)
         disk = sum(parts.values())
-        return Footprint(disk=disk, weights=disk, runtime=_RUNTIME_BYTES, detail=parts)
+        # While it is loaded, the file and what the kernels make of it are both in memory: measured 2.1 times.
+        return Footprint(disk=disk, weights=2 * disk, runtime=_RUNTIME_BYTES, detail=parts)
 
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
         """The export, which is `onnx:fp32` as it is, and the action that makes something smaller of it."""
@@ -105,7 +122,7 @@ class OnnxruntimeToolchainInfo(RuntimeToolchainInfo):
         export = declare_onnx_export(ctx, model, conversion.sequence_length, prefix)
         binary = export
         if format_ != "onnx:fp32":
-            variant = format_.partition(":")[2]
+            variant = _variant(format_)
             inputs = {"onnx": export, "model": model.weights}
             if format_ == "onnx:int8-static":
                 inputs["calibration"] = self._calibration(ctx, conversion)
@@ -139,16 +156,87 @@ class OnnxruntimeToolchainInfo(RuntimeToolchainInfo):
         return PythonTool(_HERE / "device_tool.py", lock=Lock(_HERE / "runtime.lock"))
 
 
+class OnnxruntimeGenaiToolchain(Rule):
+    """Makes the folder that ONNX Runtime GenAI loads: a language model with a KV cache, and its tokenizer.
+
+    Microsoft's model builder writes the graph, which is compared with torch. `genai:fp32` is that graph;
+    `genai:int8` and `genai:int4` hold its matrices as integers, those of the model where it has them.
+    """
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """Say what can be made; the actions are those of whoever converts a model."""
+        return [DefaultInfo(), GenaiToolchainInfo("onnxruntime-genai", _GENAI_FORMATS)]
+
+
+@dataclass(frozen=True)
+class GenaiToolchainInfo(RuntimeToolchainInfo):
+    """ONNX Runtime GenAI. Its wheels are for desktops and servers; phones have packages of their own."""
+
+    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+        """Other tasks and devices, and integers that the format could only hold by rounding them again."""
+        if model.task not in _TEXT:
+            return f"ONNX Runtime GenAI takes language models, and this one is for `{model.task}`"
+        if platform.os not in _GENAI_SYSTEMS.get(platform.cpu, ()):
+            return f"there is no ONNX Runtime GenAI for `{platform.cpu}` with `{platform.os}`"
+        if model.format not in ("safetensors", "compressed-tensors"):
+            return f"weights stored as `{model.format}` are not read here"
+        return _second_rounding(model, format_)
+
+    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+        """As `onnx:`; rotary tables, the graph and the tokenizer as measured, see README.md."""
+        keys = complete_architecture(model.architecture)
+        longest = int(model.architecture.get("max_position_embeddings") or _LONGEST)
+        tensors = weight_tensors(model.architecture)
+        onnx = f"onnx:{_variant(format_)}"
+        parts = {
+            "weights": sum(_bytes(tensor, model, onnx) for tensor in tensors),
+            "rotary": 4 * longest * int(keys["head_dim"]),
+            "graph": _GENAI_GRAPH[0] + _GENAI_GRAPH[1] * int(keys["num_hidden_layers"]),
+            "tokenizer": _TOKEN_BYTES * int(keys["vocab_size"]),
+        }
+        if not any(tensor.role == "output" for tensor in tensors):
+            parts["weights"] += _tied_bytes(tensors[0], model, onnx)
+        disk = sum(parts.values())
+        length = platform.budget.context_length or longest
+        cache = kv_cache_bytes(model.architecture, length, 4)
+        return Footprint(disk, 2 * disk, cache, _GENAI_RUNTIME_BYTES, parts)
+
+    def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
+        """One action: the builder's graph is of no use to others."""
+        binary = ctx.declare_tree(f"{conversion.prefix}genai")
+        ctx.run(
+            tool=PythonTool(_HERE / "genai_tool.py", lock=Lock(_HERE / "genai.lock")),
+            mnemonic="GenaiBuild",
+            inputs={"model": conversion.model.weights},
+            outputs={"genai": binary},
+            params={"variant": _variant(conversion.format)},
+            resources=Resources(ram=3 << 30),
+            progress=f"building {ctx.label.name} for ONNX Runtime GenAI",
+        )
+        return DeviceBinaryInfo(binary, conversion.format, self.runtime, conversion.platform.label)
+
+    def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
+        """ONNX Runtime GenAI from its wheel, on Linux and x86-64."""
+        if (platform.cpu, platform.os) != ("x86_64", "linux"):
+            return None
+        return PythonTool(_HERE / "genai_device_tool.py", lock=Lock(_HERE / "genai_runtime.lock"))
+
+
+def _variant(format_: str) -> str:
+    return format_.partition(":")[2]
+
+
 def _second_rounding(model: ModelInfo, format_: str) -> str:
     quantization = model.quantization
-    if not quantization or format_ == "onnx:fp32":
+    variant = _variant(format_)
+    if not quantization or variant == "fp32":
         return ""
     bits, group = int(quantization["bits"]), int(quantization["group_size"])
     if format_ in _PRODUCTS:
         if bits != 8 or group or not quantization.get("symmetric", True):
             return f"`{format_}` takes integers only of 8 bits, symmetric, with one scale a row"
         return ""
-    if (bits == 8) is not (format_ == "onnx:int8"):
+    if (bits == 8) is not (variant == "int8"):
         return f"{bits}-bit weights are not `{format_}`, which would round them again"
     if group and group % _BLOCKS[-1]:
         return f"groups of {group} weights are not made of blocks of {_BLOCKS[-1]}"
@@ -210,7 +298,7 @@ def _row_bytes(format_: str) -> int:
 
 def _graph_bytes(model: ModelInfo, format_: str) -> int:
     """Nodes, names and small constants: measured, see README.md."""
-    variant = format_.partition(":")[2]
+    variant = _variant(format_)
     kind = "weights" if variant in ("int8", "int4") else variant
     keys = complete_architecture(model.architecture)
     base, layer, shared = _GRAPH["text" if model.task in _TEXT else "images", kind]
