@@ -151,7 +151,7 @@ def _lay_out(model: torch.nn.Module) -> dict[str, str]:
         if isinstance(layer, torch.nn.Linear):
             equal = [key for key, table in embeddings.items() if torch.equal(table, layer.weight)]
             if equal:
-                layer.weight = model.get_submodule(equal[0].removesuffix(".weight")).weight
+                layer.weight = model.get_parameter(equal[0])
                 tied[f"{name}.weight"] = equal[0]
             else:
                 model.set_submodule(name, _MatMulLinear(layer))

@@ -69,7 +69,11 @@ def random_model(directory: Path, architecture: dict[str, Any], tokenizer: Path 
     torch.manual_seed(1)
     images = architecture["model_type"] == "vit"
     task = ImageClassification() if images else LanguageModel()
-    task.save(task.create(architecture, tokenizer), directory, tokenizer)
+    model = task.create(architecture, tokenizer)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:  # Norms and biases are all ones and zeros at first: some runtimes store them once.
+            parameter.data += torch.randn_like(parameter) / 10
+    task.save(model, directory, tokenizer)
     kind = "image_classification" if images else "text_generation"
     return ModelInfo(Artifact(directory.name, "tree"), kind, architecture)
 

@@ -33,7 +33,7 @@ def main(request: Request) -> None:
     sizes = [int(size) for size in shape]
     row = _row(request.arguments, sizes, tokens=name == "input_ids")
     logits = call(row.reshape(sizes))
-    last = logits[0, min(len(request.arguments), sizes[1]) - 1] if name == "input_ids" else logits[0]
+    last = logits[0, len(request.arguments) - 1] if name == "input_ids" else logits[0]
     order = np.argsort(-last, kind="stable")[:_SHOWN]
     sys.stdout.write("".join(f"{index}\t{last[index]:.4f}\n" for index in order))
 

@@ -70,8 +70,8 @@ def _write_dense(model: Path, dense: Path, bits: int) -> None:
     packed, tensors = split_packed(read_tensors(model), bits) if bits else ({}, read_tensors(model))
     floats = {name: np.array(values, np.float32) for name, values in tensors.items()}
     floats |= {name: weight.dequantized() for name, weight in packed.items()}
-    table, output = floats["model.embed_tokens.weight"], floats.get("lm_head.weight")
-    if output is not None and np.array_equal(table, output):
+    table, output = floats.get("model.embed_tokens.weight"), floats.get("lm_head.weight")
+    if table is not None and output is not None and np.array_equal(table, output):
         del floats["lm_head.weight"]
         config["tie_word_embeddings"] = True
     write_json(dense / "config.json", {**config, "dtype": "float32"})

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 from graph import Use, check_same
-from rounding import round_groups, round_rows
 from weight_only import block_of
 
 from modelbuild.toolkit.packed_weights import PackedWeight
 from modelbuild.toolkit.request import ToolError
+from modelbuild.toolkit.rounding import round_groups, round_rows
 
 
 def place(

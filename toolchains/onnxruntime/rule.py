@@ -63,13 +63,16 @@ _RUNTIME_BYTES = 60 << 20
 """Peak of a process with a tiny model: 57 MiB (Python, numpy and the library are 47), and activations."""
 
 
-_GENAI_GRAPH = (0, 0)
-"""Bytes of the graph and the settings: of any model, of each layer."""
+_GENAI_GRAPH: Mapping[bool, tuple[int, int]] = {False: (3_879, 3_433), True: (4_148, 4_231)}
+"""With integers or not -> bytes of the graph and the settings: of any model, of each layer."""
 _LONGEST = 2048
 """What `max_position_embeddings` is where the architecture leaves it out."""
-_TOKEN_BYTES = 44
-"""Of tokenizer files, for each token: byte-level BPE, with its merges."""
-_GENAI_RUNTIME_BYTES = 60 << 20
+_TOKEN_BYTES = 63
+"""Of tokenizer files, for each token and its merge."""
+_BYTE_TOKENS = (256, 6_656)
+"""The tokens of byte-level BPE that are no merges, and what they take."""
+_GENAI_RUNTIME_BYTES = 67 << 20
+"""Peak of a process with a tiny model: 65 MiB, and activations."""
 
 
 class OnnxruntimeToolchain(Rule):
@@ -150,10 +153,9 @@ class OnnxruntimeToolchainInfo(RuntimeToolchainInfo):
         )
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
-        """ONNX Runtime from its wheel, on Linux and x86-64; the wheel for aarch64 crashes under qemu."""
-        if (platform.cpu, platform.os) != ("x86_64", "linux"):
-            return None
-        return PythonTool(_HERE / "device_tool.py", lock=Lock(_HERE / "runtime.lock"))
+        """ONNX Runtime from its wheel, on Linux."""
+        lock = _wheels("runtime.lock", platform)
+        return PythonTool(_HERE / "device_tool.py", lock=lock) if lock else None
 
 
 class OnnxruntimeGenaiToolchain(Rule):
@@ -188,11 +190,13 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
         longest = int(model.architecture.get("max_position_embeddings") or _LONGEST)
         tensors = weight_tensors(model.architecture)
         onnx = f"onnx:{_variant(format_)}"
+        base, layer = _GENAI_GRAPH[onnx != "onnx:fp32"]
+        single, single_bytes = _BYTE_TOKENS
         parts = {
             "weights": sum(_bytes(tensor, model, onnx) for tensor in tensors),
             "rotary": 4 * longest * int(keys["head_dim"]),
-            "graph": _GENAI_GRAPH[0] + _GENAI_GRAPH[1] * int(keys["num_hidden_layers"]),
-            "tokenizer": _TOKEN_BYTES * int(keys["vocab_size"]),
+            "graph": base + layer * int(keys["num_hidden_layers"]),
+            "tokenizer": single_bytes + _TOKEN_BYTES * max(0, int(keys["vocab_size"]) - single),
         }
         if not any(tensor.role == "output" for tensor in tensors):
             parts["weights"] += _tied_bytes(tensors[0], model, onnx)
@@ -216,10 +220,17 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
         return DeviceBinaryInfo(binary, conversion.format, self.runtime, conversion.platform.label)
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
-        """ONNX Runtime GenAI from its wheel, on Linux and x86-64."""
-        if (platform.cpu, platform.os) != ("x86_64", "linux"):
-            return None
-        return PythonTool(_HERE / "genai_device_tool.py", lock=Lock(_HERE / "genai_runtime.lock"))
+        """ONNX Runtime GenAI from its wheel, on Linux."""
+        lock = _wheels("genai_runtime.lock", platform)
+        return PythonTool(_HERE / "genai_device_tool.py", lock=lock) if lock else None
+
+
+def _wheels(lock: str, platform: PlatformInfo) -> Lock | None:
+    if platform.os != "linux" or platform.cpu not in ("x86_64", "aarch64"):
+        return None
+    if platform.cpu == "x86_64":
+        return Lock(_HERE / lock)
+    return Lock(_HERE / lock, platform="aarch64-manylinux_2_28", python_version="3.11")
 
 
 def _variant(format_: str) -> str:

@@ -16,6 +16,7 @@ from modelbuild.api import Artifact, ModelInfo, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.packed_weights import read_tensors, split_packed
 from modelbuild.toolkit.request import ToolError
+from modelbuild.toolkit.rounding import round_groups
 from tests.tiny_text import write_dataset, write_tokenizer
 from tests.toolchains.conftest import LockedTools
 from tests.toolchains.declared import (
@@ -32,7 +33,6 @@ from tests.toolchains.declared import (
     size,
     torch_logits,
 )
-from toolchains.onnxruntime.rounding import round_groups
 from toolchains.onnxruntime.rule import OnnxruntimeToolchain
 
 pytestmark = pytest.mark.slow

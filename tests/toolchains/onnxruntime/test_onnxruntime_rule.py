@@ -84,12 +84,14 @@ def test_devices() -> None:
     info = toolchain()
     assert "no ONNX Runtime for `riscv64`" in info.refusal(TEXT, "onnx:fp32", platform("riscv64"))
     assert not info.refusal(TEXT, "onnx:fp32", platform("wasm32", "emscripten"))
-    assert info.device_tool(platform("aarch64")) is None
-    tool = info.device_tool(platform())
-    assert isinstance(tool, PythonTool)
-    assert tool.lock is not None
-    assert tool.source.is_file()
-    assert tool.lock.path.is_file()
+    assert info.device_tool(platform("aarch64", "android")) is None
+    for cpu, wheels in (("x86_64", ""), ("aarch64", "aarch64-manylinux_2_28")):
+        tool = info.device_tool(platform(cpu))
+        assert isinstance(tool, PythonTool)
+        assert tool.lock is not None
+        assert tool.lock.platform == wheels
+        assert tool.source.is_file()
+        assert tool.lock.path.is_file()
 
 
 def test_formats_share_the_export_and_name_no_device() -> None:

@@ -1,4 +1,4 @@
-"""From floats to integers with shared scales, the way ONNX Runtime's own quantizers round."""
+"""From floats to integers with shared scales, in numpy and as ONNX Runtime rounds. In torch: quantization."""
 
 from __future__ import annotations
 
