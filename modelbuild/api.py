@@ -14,6 +14,7 @@ from modelbuild.artifact import Artifact
 from modelbuild.attribute import Dep, File, Files
 from modelbuild.budget import footprint_breakdown, nearest_fitting, over_budget
 from modelbuild.byte_size import byte_size
+from modelbuild.calibration import declare_calibration
 from modelbuild.checkpoint import checkpoint_bytes
 from modelbuild.errors import AnalysisError
 from modelbuild.gguf_layout import gguf_bytes, gguf_header_bytes, tensor_bytes, tensor_types
@@ -84,6 +85,7 @@ __all__ = [
     "byte_size",
     "checkpoint_bytes",
     "complete_architecture",
+    "declare_calibration",
     "declare_onnx_export",
     "footprint_breakdown",
     "gguf_bytes",

@@ -137,20 +137,22 @@ def compare_dense(model: torch.nn.Module, example: Mapping[str, torch.Tensor], d
 
 
 def _lay_out(model: torch.nn.Module) -> dict[str, str]:
-    """Turn the matrices of linear layers, but those that are an embedding too: one is stored for both.
+    """Turn the matrices of linear layers, but those that equal an embedding: one is stored for both.
 
-    Returns the names of those -> the name of the embedding, which is the checkpoint's.
+    Returns the names of those -> the name of the embedding. Quantized checkpoints store both of a tied pair.
     """
     embeddings = {
-        id(module.weight): f"{name}.weight"
+        f"{name}.weight": module.weight
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Embedding)
     }
     tied: dict[str, str] = {}
     for name, layer in list(model.named_modules()):
         if isinstance(layer, torch.nn.Linear):
-            if id(layer.weight) in embeddings:
-                tied[f"{name}.weight"] = embeddings[id(layer.weight)]
+            equal = [key for key, table in embeddings.items() if torch.equal(table, layer.weight)]
+            if equal:
+                layer.weight = model.get_parameter(equal[0])
+                tied[f"{name}.weight"] = equal[0]
             else:
                 model.set_submodule(name, _MatMulLinear(layer))
     return tied

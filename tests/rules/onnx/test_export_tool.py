@@ -84,7 +84,8 @@ def test_every_matrix_keeps_its_name_and_its_numbers(built: Path, name: str) -> 
     for key, values in weights.items():
         if key.endswith("layer.weight") or values.ndim != 2:
             continue
-        found = stored[key]
+        # Of an embedding and an output matrix that are equal, the export keeps one.
+        found = stored[key if key in stored else "model.embed_tokens.weight"]
         if found.shape != values.shape or not np.array_equal(found, values):
             found = found.T
         np.testing.assert_array_equal(found, values)
@@ -96,7 +97,8 @@ def test_the_export_stores_the_weights_and_next_to_nothing_else(built: Path) -> 
         wanted = sum(values.size * 4 for values in weights.values())
         numbers = sum(array.nbytes for array in initializers(built / f"{name}.d").values())
         # Positions are int64; no mask and no cosine table, which would be 48 x 48 and 48 x 8 floats.
-        assert numbers - wanted < 48 * 8 + 600, name
+        tied = 40 * 32 * 4 if name == "llama-int4" else 0
+        assert abs(numbers - (wanted - tied)) < 48 * 8 + 600, name
 
 
 def test_the_last_positions_do_not_change_the_first(built: Path) -> None:

@@ -1,0 +1,321 @@
+"""The rules `onnxruntime_toolchain` and `onnxruntime_genai_toolchain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelbuild.api import (
+    Artifact,
+    Context,
+    Conversion,
+    DefaultInfo,
+    DeviceBinaryInfo,
+    Footprint,
+    Lock,
+    ModelInfo,
+    PlatformInfo,
+    Provider,
+    PythonTool,
+    Resources,
+    Rule,
+    RuntimeToolchainInfo,
+    WeightTensor,
+    complete_architecture,
+    declare_calibration,
+    declare_onnx_export,
+    kv_cache_bytes,
+    weight_tensors,
+)
+
+_HERE = Path(__file__).parent
+_TASKS = ("text_generation", "language_modeling", "image_classification")
+_TEXT = _TASKS[:2]
+_FORMATS = ("onnx:fp32", "onnx:int8", "onnx:int4", "onnx:int8-dynamic", "onnx:int8-static")
+_PRODUCTS = ("onnx:int8-dynamic", "onnx:int8-static")
+_SYSTEMS: Mapping[str, tuple[str, ...]] = {
+    "x86_64": ("linux", "windows", "macos", "android"),
+    "aarch64": ("linux", "windows", "macos", "android", "ios"),
+    "wasm32": ("emscripten",),
+}
+"""CPU -> the systems that ONNX Runtime is released for."""
+_GENAI_FORMATS = ("genai:fp32", "genai:int8", "genai:int4")
+_GENAI_SYSTEMS: Mapping[str, tuple[str, ...]] = {
+    "x86_64": ("linux", "windows"),
+    "aarch64": ("linux", "windows", "macos", "android"),
+}
+_BLOCKS = (256, 128, 64, 32, 16)
+_GRAPH: Mapping[tuple[str, str], tuple[int, int, int]] = {
+    ("text", "fp32"): (3_494, 5_366, 737),
+    ("text", "weights"): (2_743, 4_396, 466),
+    ("text", "int8-dynamic"): (2_852, 5_528, 466),
+    ("text", "int8-static"): (2_997, 6_249, 466),
+    ("images", "fp32"): (2_875, 2_895, 0),
+    ("images", "weights"): (2_012, 2_239, 0),
+    ("images", "int8-dynamic"): (2_124, 3_342, 0),
+    ("images", "int8-static"): (2_214, 3_972, 0),
+}
+"""Bytes of nodes, names and constants: of any model, of each layer, of each layer whose heads share keys."""
+_ZEROS_BYTES = 98
+"""Of naming the zero points of one matrix."""
+_RUNTIME_BYTES = 60 << 20
+"""Peak of a process with a tiny model: 57 MiB (Python, numpy and the library are 47), and activations."""
+
+
+_GENAI_GRAPH: Mapping[bool, tuple[int, int]] = {False: (3_879, 3_433), True: (4_148, 4_231)}
+"""With integers or not -> bytes of the graph and the settings: of any model, of each layer."""
+_LONGEST = 2048
+"""What `max_position_embeddings` is where the architecture leaves it out."""
+_TOKEN_BYTES = 63
+"""Of tokenizer files, for each token and its merge."""
+_BYTE_TOKENS = (256, 6_656)
+"""The tokens of byte-level BPE that are no merges, and what they take."""
+_GENAI_RUNTIME_BYTES = 67 << 20
+"""Peak of a process with a tiny model: 65 MiB, and activations."""
+
+
+class OnnxruntimeToolchain(Rule):
+    """Makes ONNX files for ONNX Runtime: a tree that holds `model.onnx`.
+
+    `onnx:fp32` is the plain export. `onnx:int8` and `onnx:int4` hold integer weights and compute in floats.
+    `onnx:int8-dynamic` and `onnx:int8-static` multiply integers; the range of an activation is taken from the
+    tensor itself, or from calibration data. Weights that are integers already are copied, not rounded again.
+    """
+
+    calibration_rows: int = 128
+    """How many rows `onnx:int8-static` measures activations on."""
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """Say what can be made; the actions are those of whoever converts a model."""
+        return [DefaultInfo(), OnnxruntimeToolchainInfo("onnxruntime", _FORMATS, self.calibration_rows)]
+
+
+@dataclass(frozen=True)
+class OnnxruntimeToolchainInfo(RuntimeToolchainInfo):
+    """calibration_rows: how many rows activations are measured on."""
+
+    calibration_rows: int = 128
+
+    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+        """Other tasks and devices, and integers that the format could only hold by rounding them again."""
+        if model.task not in _TASKS:
+            return f"a model for `{model.task}` cannot be exported to ONNX"
+        if platform.os not in _SYSTEMS.get(platform.cpu, ()):
+            return f"there is no ONNX Runtime for `{platform.cpu}` with `{platform.os}`"
+        if model.format not in ("safetensors", "compressed-tensors"):
+            return f"weights stored as `{model.format}` are not read here"
+        return _second_rounding(model, format_)
+
+    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+        """What every tensor takes, and the graph around them: constants measured on small models."""
+        parts = {"weights": 0, "embedding": 0, "graph": _graph_bytes(model, format_)}
+        tensors = weight_tensors(model.architecture)
+        for tensor in tensors:
+            parts["embedding" if tensor.role == "embedding" else "weights"] += _bytes(tensor, model, format_)
+        if model.task in _TEXT and not any(tensor.role == "output" for tensor in tensors):
+            parts["weights"] += _tied_bytes(tensors[0], model, format_)
+        disk = sum(parts.values())
+        # While it is loaded, the file and what the kernels make of it are both in memory: measured 2.1 times.
+        return Footprint(disk=disk, weights=2 * disk, runtime=_RUNTIME_BYTES, detail=parts)
+
+    def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
+        """The export, which is `onnx:fp32` as it is, and the action that makes something smaller of it."""
+        model, format_, prefix = conversion.model, conversion.format, conversion.prefix
+        export = declare_onnx_export(ctx, model, conversion.sequence_length, prefix)
+        binary = export
+        if format_ != "onnx:fp32":
+            variant = _variant(format_)
+            inputs = {"onnx": export, "model": model.weights}
+            if format_ == "onnx:int8-static":
+                inputs["calibration"] = self._calibration(ctx, conversion)
+            binary = ctx.declare_tree(f"{prefix}{variant}")
+            ctx.run(
+                tool=PythonTool(_HERE / "convert_tool.py", lock=Lock(_HERE / "requirements.lock")),
+                mnemonic="OnnxConvert",
+                inputs=inputs,
+                outputs={"onnx": binary},
+                params={"variant": variant},
+                resources=Resources(ram=2 << 30),
+                progress=f"converting {ctx.label.name} to {format_}",
+            )
+        return DeviceBinaryInfo(binary, format_, self.runtime, conversion.platform.label)
+
+    def _calibration(self, ctx: Context, conversion: Conversion) -> Artifact:
+        return declare_calibration(
+            ctx,
+            conversion.model,
+            conversion.calibration,
+            conversion.format,
+            sequence_length=conversion.sequence_length,
+            rows=self.calibration_rows,
+            prefix=conversion.prefix,
+        )
+
+    def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
+        """ONNX Runtime from its wheel, on Linux."""
+        lock = _wheels("runtime.lock", platform)
+        return PythonTool(_HERE / "device_tool.py", lock=lock) if lock else None
+
+
+class OnnxruntimeGenaiToolchain(Rule):
+    """Makes the folder that ONNX Runtime GenAI loads: a language model with a KV cache, and its tokenizer.
+
+    Microsoft's model builder writes the graph, which is compared with torch. `genai:fp32` is that graph;
+    `genai:int8` and `genai:int4` hold its matrices as integers, those of the model where it has them.
+    """
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """Say what can be made; the actions are those of whoever converts a model."""
+        return [DefaultInfo(), GenaiToolchainInfo("onnxruntime-genai", _GENAI_FORMATS)]
+
+
+@dataclass(frozen=True)
+class GenaiToolchainInfo(RuntimeToolchainInfo):
+    """ONNX Runtime GenAI. Its wheels are for desktops and servers; phones have packages of their own."""
+
+    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+        """Other tasks and devices, and integers that the format could only hold by rounding them again."""
+        if model.task not in _TEXT:
+            return f"ONNX Runtime GenAI takes language models, and this one is for `{model.task}`"
+        if platform.os not in _GENAI_SYSTEMS.get(platform.cpu, ()):
+            return f"there is no ONNX Runtime GenAI for `{platform.cpu}` with `{platform.os}`"
+        if model.format not in ("safetensors", "compressed-tensors"):
+            return f"weights stored as `{model.format}` are not read here"
+        return _second_rounding(model, format_)
+
+    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+        """As `onnx:`; rotary tables, the graph and the tokenizer as measured, see README.md."""
+        keys = complete_architecture(model.architecture)
+        longest = int(model.architecture.get("max_position_embeddings") or _LONGEST)
+        tensors = weight_tensors(model.architecture)
+        onnx = f"onnx:{_variant(format_)}"
+        base, layer = _GENAI_GRAPH[onnx != "onnx:fp32"]
+        single, single_bytes = _BYTE_TOKENS
+        parts = {
+            "weights": sum(_bytes(tensor, model, onnx) for tensor in tensors),
+            "rotary": 4 * longest * int(keys["head_dim"]),
+            "graph": base + layer * int(keys["num_hidden_layers"]),
+            "tokenizer": single_bytes + _TOKEN_BYTES * max(0, int(keys["vocab_size"]) - single),
+        }
+        if not any(tensor.role == "output" for tensor in tensors):
+            parts["weights"] += _tied_bytes(tensors[0], model, onnx)
+        disk = sum(parts.values())
+        length = platform.budget.context_length or longest
+        cache = kv_cache_bytes(model.architecture, length, 4)
+        return Footprint(disk, 2 * disk, cache, _GENAI_RUNTIME_BYTES, parts)
+
+    def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
+        """One action: the builder's graph is of no use to others."""
+        binary = ctx.declare_tree(f"{conversion.prefix}genai")
+        ctx.run(
+            tool=PythonTool(_HERE / "genai_tool.py", lock=Lock(_HERE / "genai.lock")),
+            mnemonic="GenaiBuild",
+            inputs={"model": conversion.model.weights},
+            outputs={"genai": binary},
+            params={"variant": _variant(conversion.format)},
+            resources=Resources(ram=3 << 30),
+            progress=f"building {ctx.label.name} for ONNX Runtime GenAI",
+        )
+        return DeviceBinaryInfo(binary, conversion.format, self.runtime, conversion.platform.label)
+
+    def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
+        """ONNX Runtime GenAI from its wheel, on Linux."""
+        lock = _wheels("genai_runtime.lock", platform)
+        return PythonTool(_HERE / "genai_device_tool.py", lock=lock) if lock else None
+
+
+def _wheels(lock: str, platform: PlatformInfo) -> Lock | None:
+    if platform.os != "linux" or platform.cpu not in ("x86_64", "aarch64"):
+        return None
+    if platform.cpu == "x86_64":
+        return Lock(_HERE / lock)
+    return Lock(_HERE / lock, platform="aarch64-manylinux_2_28", python_version="3.11")
+
+
+def _variant(format_: str) -> str:
+    return format_.partition(":")[2]
+
+
+def _second_rounding(model: ModelInfo, format_: str) -> str:
+    quantization = model.quantization
+    variant = _variant(format_)
+    if not quantization or variant == "fp32":
+        return ""
+    bits, group = int(quantization["bits"]), int(quantization["group_size"])
+    if format_ in _PRODUCTS:
+        if bits != 8 or group or not quantization.get("symmetric", True):
+            return f"`{format_}` takes integers only of 8 bits, symmetric, with one scale a row"
+        return ""
+    if (bits == 8) is not (variant == "int8"):
+        return f"{bits}-bit weights are not `{format_}`, which would round them again"
+    if group and group % _BLOCKS[-1]:
+        return f"groups of {group} weights are not made of blocks of {_BLOCKS[-1]}"
+    return ""
+
+
+def _bits(model: ModelInfo, format_: str) -> int:
+    """Of a stored code: 3-bit codes take 4."""
+    bits = int(model.quantization["bits"]) if model.quantization else 4 if format_ == "onnx:int4" else 8
+    return {3: 4}.get(bits, bits)
+
+
+def _is_rounded(tensor: WeightTensor, model: ModelInfo) -> bool:
+    """Whether a format of integers holds this tensor as such."""
+    if tensor.role == "vector" or len(tensor.shape) != 2:
+        return False
+    if tensor.role == "matrix" or model.task not in _TEXT:
+        return True
+    return not model.quantization or model.quantization.get("embeddings", "rtn") == "rtn"
+
+
+def _blocks(columns: int, model: ModelInfo, format_: str) -> tuple[int, int]:
+    """Weights of a block, and blocks of a row of so many weights."""
+    group = int(model.quantization.get("group_size") or columns)
+    if not model.quantization and format_ == "onnx:int4":
+        group = next((size for size in (32, 16) if columns % size == 0), columns)
+    block = next((size for size in _BLOCKS if group % size == 0), 32)
+    return block, -(-columns // block)
+
+
+def _bytes(tensor: WeightTensor, model: ModelInfo, format_: str) -> int:
+    if format_ == "onnx:fp32" or not _is_rounded(tensor, model):
+        return 4 * tensor.parameters
+    rows, columns = tensor.shape
+    looked_up = tensor.role == "embedding"
+    if format_ in _PRODUCTS and not looked_up:
+        return rows * columns + _row_bytes(format_) * rows
+    bits, (block, blocks) = _bits(model, format_), _blocks(columns, model, format_)
+    codes = -(-columns * bits // 8) if looked_up else blocks * block * bits // 8
+    zeros = 0 if model.quantization.get("symmetric", True) else -(-blocks * bits // 8)
+    return rows * (codes + 4 * blocks + zeros)
+
+
+def _tied_bytes(embedding: WeightTensor, model: ModelInfo, format_: str) -> int:
+    """What an output matrix takes beside the embedding that it equals."""
+    if format_ == "onnx:fp32" or not _is_rounded(embedding, model):
+        return 0
+    rows, columns = embedding.shape
+    if format_ in _PRODUCTS:
+        return _row_bytes(format_) * rows
+    block, blocks = _blocks(columns, model, format_)
+    return 0 if blocks * block == columns else rows * (blocks * block * _bits(model, format_) // 8)
+
+
+def _row_bytes(format_: str) -> int:
+    """Scales and, beside an activation that is quantized beforehand, zero points of weights."""
+    return 5 if format_ == "onnx:int8-static" else 4
+
+
+def _graph_bytes(model: ModelInfo, format_: str) -> int:
+    """Nodes, names and small constants: measured, see README.md."""
+    variant = _variant(format_)
+    kind = "weights" if variant in ("int8", "int4") else variant
+    keys = complete_architecture(model.architecture)
+    base, layer, shared = _GRAPH["text" if model.task in _TEXT else "images", kind]
+    if keys.get("num_key_value_heads", keys["num_attention_heads"]) == keys["num_attention_heads"]:
+        shared = 0
+    zeros = 0
+    if kind == "weights" and not model.quantization.get("symmetric", True):
+        zeros = _ZEROS_BYTES * sum(_is_rounded(t, model) for t in weight_tensors(model.architecture))
+    return base + (layer + shared) * int(keys["num_hidden_layers"]) + zeros

@@ -1,0 +1,156 @@
+"""The rule `openvino_toolchain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelbuild.api import (
+    Context,
+    Conversion,
+    DefaultInfo,
+    DeviceBinaryInfo,
+    Footprint,
+    Lock,
+    ModelInfo,
+    PlatformInfo,
+    Provider,
+    PythonTool,
+    Resources,
+    Rule,
+    RuntimeToolchainInfo,
+    WeightTensor,
+    complete_architecture,
+    declare_onnx_export,
+    weight_tensors,
+)
+
+_HERE = Path(__file__).parent
+_TASKS = ("text_generation", "language_modeling", "image_classification")
+_TEXT = _TASKS[:2]
+_FORMATS = ("openvino:fp32", "openvino:int8", "openvino:int4")
+_SYSTEMS: Mapping[str, tuple[str, ...]] = {
+    "x86_64": ("linux", "windows"),
+    "aarch64": ("linux", "macos"),
+}
+"""CPU -> the systems that OpenVINO is released for."""
+_XML: Mapping[str, tuple[int, int, int]] = {"text": (15_811, 30_053, 3_183), "images": (16_975, 27_220, 0)}
+"""Bytes of the graph: of any model (with constants), of each layer, of each layer whose heads share keys."""
+_XML_INTEGERS, _XML_GROUPS, _XML_ZEROS = 980, 742, 1_075
+"""Bytes of scaling one matrix: in any case, for several scales a row, for zero points."""
+_RUNTIME_BYTES = 100 << 20
+"""Peak of a process with a tiny model: 98 MiB, and activations."""
+
+
+class OpenvinoToolchain(Rule):
+    """Makes OpenVINO's two files, `model.xml` and `model.bin`, in a tree.
+
+    `openvino:int8` and `openvino:int4` hold weights as integers, which are scaled where they are used;
+    activations stay float32. Weights that are integers already are copied, not rounded again.
+    """
+
+    def analyze(self, ctx: Context) -> Sequence[Provider]:
+        """Say what can be made; the actions are those of whoever converts a model."""
+        return [DefaultInfo(), OpenvinoToolchainInfo("openvino", _FORMATS)]
+
+
+@dataclass(frozen=True)
+class OpenvinoToolchainInfo(RuntimeToolchainInfo):
+    """OpenVINO, on the CPU."""
+
+    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+        """Other tasks and devices, and integers that the format could only hold by rounding them again."""
+        if model.task not in _TASKS:
+            return f"a model for `{model.task}` cannot be exported to ONNX, which OpenVINO reads"
+        if platform.os not in _SYSTEMS.get(platform.cpu, ()):
+            return f"there is no OpenVINO for `{platform.cpu}` with `{platform.os}`"
+        if model.format not in ("safetensors", "compressed-tensors"):
+            return f"weights stored as `{model.format}` are not read here"
+        if model.quantization and format_ != "openvino:fp32":
+            bits = int(model.quantization["bits"])
+            if (bits == 8) is not (format_ == "openvino:int8"):
+                return f"{bits}-bit weights are not `{format_}`, which would round them again"
+        return ""
+
+    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+        """What every tensor takes, and the graph around them: measured, see README.md."""
+        parts = {
+            "weights": sum(_bytes(t, model, format_) for t in weight_tensors(model.architecture)),
+            "graph": _graph_bytes(model, format_),
+        }
+        disk = sum(parts.values())
+        # While it is compiled, the files and what the kernels make of them are both in memory: 2.3 times.
+        return Footprint(disk=disk, weights=2 * disk, runtime=_RUNTIME_BYTES, detail=parts)
+
+    def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
+        """The export that other toolchains share, and its conversion."""
+        model, format_, prefix = conversion.model, conversion.format, conversion.prefix
+        variant = format_.partition(":")[2]
+        inputs = {"onnx": declare_onnx_export(ctx, model, conversion.sequence_length, prefix)}
+        if variant != "fp32":
+            inputs["model"] = model.weights
+        binary = ctx.declare_tree(f"{prefix}openvino")
+        ctx.run(
+            tool=PythonTool(_HERE / "convert_tool.py", lock=Lock(_HERE / "requirements.lock")),
+            mnemonic="OpenvinoConvert",
+            inputs=inputs,
+            outputs={"openvino": binary},
+            params={"variant": variant},
+            resources=Resources(ram=2 << 30),
+            progress=f"converting {ctx.label.name} to {format_}",
+        )
+        return DeviceBinaryInfo(binary, format_, self.runtime, conversion.platform.label)
+
+    def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
+        """OpenVINO from its wheel, on Linux."""
+        path = _HERE / "requirements.lock"
+        locks = {
+            "x86_64": Lock(path),
+            "aarch64": Lock(path, platform="aarch64-manylinux_2_35", python_version="3.11"),
+        }
+        if platform.os != "linux" or platform.cpu not in locks:
+            return None
+        return PythonTool(_HERE / "device_tool.py", lock=locks[platform.cpu])
+
+
+def _is_rounded(tensor: WeightTensor, model: ModelInfo, format_: str) -> bool:
+    if format_ == "openvino:fp32" or tensor.role == "vector" or len(tensor.shape) != 2:
+        return False
+    if tensor.role == "matrix" or model.task not in _TEXT:
+        return True
+    return not model.quantization or model.quantization.get("embeddings", "rtn") == "rtn"
+
+
+def _bytes(tensor: WeightTensor, model: ModelInfo, format_: str) -> int:
+    """Codes, float32 scales and, for asymmetric weights, zero points."""
+    if not _is_rounded(tensor, model, format_):
+        return 4 * tensor.parameters
+    rows, columns = tensor.shape
+    bits = 8 if format_ == "openvino:int8" else 4
+    scales = rows * (columns // _group(columns, model, format_))
+    zeros = 0 if model.quantization.get("symmetric", True) else scales
+    return (rows * columns * bits + zeros * bits + 7) // 8 + 4 * scales
+
+
+def _group(columns: int, model: ModelInfo, format_: str) -> int:
+    """Weights of a row that share a scale."""
+    if model.quantization:
+        return int(model.quantization["group_size"]) or columns
+    if format_ == "openvino:int4":
+        return next((size for size in (32, 16) if columns % size == 0), columns)
+    return columns
+
+
+def _graph_bytes(model: ModelInfo, format_: str) -> int:
+    keys = complete_architecture(model.architecture)
+    base, layer, shared = _XML["text" if model.task in _TEXT else "images"]
+    if keys.get("num_key_value_heads", keys["num_attention_heads"]) == keys["num_attention_heads"]:
+        shared = 0
+    total = base + (layer + shared) * int(keys["num_hidden_layers"])
+    for tensor in weight_tensors(model.architecture):
+        if _is_rounded(tensor, model, format_):
+            grouped = _group(tensor.shape[1], model, format_) < tensor.shape[1]
+            asymmetric = not model.quantization.get("symmetric", True)
+            total += _XML_INTEGERS + _XML_GROUPS * grouped + _XML_ZEROS * asymmetric
+    return total
