@@ -71,7 +71,9 @@ def random_model(directory: Path, architecture: dict[str, Any], tokenizer: Path 
     task = ImageClassification() if images else LanguageModel()
     model = task.create(architecture, tokenizer)
     for parameter in model.parameters():
-        if parameter.ndim == 1:  # Norms and biases are all ones and zeros at first: some runtimes store them once.
+        if (
+            parameter.ndim == 1
+        ):  # Norms and biases are all ones and zeros at first: some runtimes store them once.
             parameter.data += torch.randn_like(parameter) / 10
     task.save(model, directory, tokenizer)
     kind = "image_classification" if images else "text_generation"
