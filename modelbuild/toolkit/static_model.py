@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
+from transformers.models.llama.modeling_llama import repeat_kv
+
+_HIDDEN = -30000.0
+"""Added to the scores of tokens to come: nothing is left of them, and halves can hold it."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,17 @@ class StaticModel:
     classes: int
 
 
-def static_model(model: torch.nn.Module, task: str, sequence_length: int) -> StaticModel:
+def static_model(
+    model: torch.nn.Module, task: str, sequence_length: int, *, grouped_attention: bool = True
+) -> StaticModel:
     """Wrap a dense model of transformers. task: `image_classification`, anything else is text.
+
+    grouped_attention: whether the converter knows attention whose heads share keys; else keys are repeated.
 
     An output matrix that is tied to the embedding becomes a copy of it: converters that find one tensor in
     two places make mistakes. The module shares all other weights with `model`.
     """
-    AttentionInterface.register("static", _attention)
+    AttentionInterface.register("static", partial(_attention, grouped=grouped_attention))
     model.set_attn_implementation("static")  # type: ignore[operator]
     if task == "image_classification":
         config: Any = model.config
@@ -48,11 +57,16 @@ def _attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    *,
+    grouped: bool,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Those of transformers make a mask of booleans where none is needed. query: (1, heads, tokens, size)."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and not grouped:
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     found = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
+        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=grouped
     )
     return found.transpose(1, 2).contiguous(), None
 
@@ -73,7 +87,7 @@ class _LanguageModel(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, length: int) -> None:
         super().__init__()
         self.model = model
-        hidden = torch.full((length, length), torch.finfo(torch.float32).min)
+        hidden = torch.full((length, length), _HIDDEN)
         self.register_buffer("mask", torch.triu(hidden, 1)[None, None])
         self.register_buffer("positions", torch.arange(length)[None])
 
