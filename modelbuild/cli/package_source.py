@@ -23,7 +23,7 @@ def package_source(settings: Settings, root: Path) -> PackageSource:
     if settings.find_links:
         is_page = "://" in settings.find_links
         links = (settings.find_links if is_page else str(root / os.path.expanduser(settings.find_links)),)
-    elif "UV_FIND_LINKS" not in variables:
+    elif not variables.get("UV_FIND_LINKS"):  # Set and empty is what a Makefile makes of an unset one.
         links = tuple(pip.get("find-links", "").split())
     if "SSL_CERT_FILE" not in variables and pip.get("cert"):
         variables["SSL_CERT_FILE"] = pip["cert"]
