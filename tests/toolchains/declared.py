@@ -53,7 +53,7 @@ VIT: dict[str, Any] = {
     "intermediate_size": 64,
     "initializer_range": 0.1,
 }
-LENGTH = 24
+LENGTH = 48
 DATA = DatasetInfo(Artifact("data/dataset", "tree"), ("train", "calibration"), "text_generation")
 Array = npt.NDArray[Any]
 

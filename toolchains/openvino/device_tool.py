@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import openvino as ov
 from cpu import compiled
 
-from modelbuild.toolkit.device_run import run_probes
-from modelbuild.toolkit.request import Request, ToolError
-
-_SHOWN = 5
+from modelbuild.toolkit.device_answer import answer
+from modelbuild.toolkit.device_run import Array, run_probes
+from modelbuild.toolkit.request import Request
 
 
 def main(request: Request) -> None:
-    """Inputs: binary (a tree) and, to be asked, probes. Outputs then: logits, timing.
-
-    Arguments, from `modelbuild run`: the numbers of one row, token ids or brightnesses; it prints what the
-    model puts first.
-    """
+    """Inputs: binary (a tree), and probes unless numbers are given. Outputs: logits, timing; or text."""
     model = compiled(request.inputs["binary"] / "model.xml", request.threads)
+    (source,) = model.inputs
 
-    def call(row: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = model(row)[0]
-        return logits
+    def call(row: Array) -> Array:
+        # A copy: the next call writes its logits to the same place.
+        return np.array(model(row)[0])
 
     if "probes" in request.inputs:
         run_probes(request, call, runtime="openvino", version=ov.__version__)
-        return
-    (source,) = model.inputs
-    sizes, tokens = [int(size) for size in source.shape], source.get_any_name() == "input_ids"
-    logits = call(_row(request.arguments, sizes, tokens=tokens).reshape(sizes))
-    last = logits[0, len(request.arguments) - 1] if tokens else logits[0]
-    order = np.argsort(-last, kind="stable")[:_SHOWN]
-    sys.stdout.write("".join(f"{index}\t{last[index]:.4f}\n" for index in order))
-
-
-def _row(arguments: tuple[str, ...], sizes: list[int], *, tokens: bool) -> npt.NDArray[Any]:
-    wanted = int(np.prod(sizes))
-    what = "token ids" if tokens else "brightnesses"
-    hint = f"give {'up to ' if tokens else ''}{wanted} {what}, separated by spaces"
-    try:
-        numbers = np.array(arguments, dtype=np.int64 if tokens else np.float32)
-    except ValueError as error:
-        raise ToolError(f"an argument is no number: {error}", hint) from error
-    if not len(numbers) or len(numbers) > wanted or (len(numbers) < wanted and not tokens):
-        raise ToolError(f"there are {len(numbers)} {what}, not {wanted}", hint)
-    return np.pad(numbers, (0, wanted - len(numbers)))  # Attention is causal: what follows does not matter.
+    else:
+        kind = np.int64 if source.get_any_name() == "input_ids" else np.float32
+        answer(request.arguments, call, tuple(source.shape), kind)
