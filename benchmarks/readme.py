@@ -121,8 +121,8 @@ def matrix_table() -> str:
     )
     if document["cold_s"]:
         saved += (
-            f" On an empty cache, training included: {document['cold_s'] / 60:.1f} minutes; "
-            f"a second time {document['again_s']:.2f} s."
+            f" On an empty cache, training included: {document['cold_s'] / 60:.1f} minutes on two cores; "
+            f"a second time {document['again_s']:.1f} s."
         )
     return "\n".join([*lines, "", f"{saved} Times with a star are emulated.", ""])
 
