@@ -1,7 +1,8 @@
 """Puts types into an ONNX graph: TensorRT computes in those that the graph states, and chooses none itself.
 
 All is float32 but products of matrices: their operands are cast to float16, or, where one is a weight,
-quantized to int8 and dequantized (Q/DQ), which TensorRT turns into a product of integers. Needs numpy and onnx.
+quantized to int8 and dequantized (Q/DQ), which TensorRT turns into a product of integers.
+Needs numpy and onnx.
 """
 
 from __future__ import annotations
