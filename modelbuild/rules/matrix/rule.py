@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
@@ -112,7 +112,11 @@ class ArtifactMatrix(Rule):
                 refused[format_] = choice
                 continue
             found = True
-            yield self._cell(ctx, candidate, platform, choice)
+            # A better format that could not be had: the reader of the table wants to know why.
+            passed_over = tuple(
+                f"{name}: {each.reason}" for name, each in refused.items() if not each.unknown
+            )
+            yield replace(self._cell(ctx, candidate, platform, choice), notes=passed_over)
             if not self.formats:
                 return
         if not found:
