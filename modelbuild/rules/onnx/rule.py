@@ -55,7 +55,7 @@ class Onnx(Rule):
         if info.task not in _TOOLS:
             ctx.fail(
                 f"`{self.model.label}` is a model for `{info.task}`, which `onnx` does not export yet",
-                hint="`gguf` takes language models",
+                hint='a `device_binary` with format = "onnx:fp32" takes language models',
             )
         self._check_quantization(ctx, info)
         if self.examples is not None and "eval" not in self.examples.info.splits:
