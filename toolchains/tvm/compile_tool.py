@@ -27,7 +27,7 @@ def main(request: Request) -> None:
     target = tvm.target.Target(dict(request.params["target"]))
     report(1, 3, unit="stages")
     with tvm.transform.PassContext(config=_OPTIONS):
-        executable = relax.build(module, target=target, relax_pipeline=_pipeline())
+        executable = relax.build(module, target=target, relax_pipeline=_pipeline(target))
     report(2, 3, unit="stages")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -42,7 +42,7 @@ def main(request: Request) -> None:
     report(3, 3, unit="stages")
 
 
-def _pipeline() -> tvm.transform.Pass:
+def _pipeline(target: tvm.target.Target) -> tvm.transform.Pass:
     """TVM's passes for a CPU, without FoldConstant: that would unpack weights and store them as floats."""
     change = relax.transform
 
@@ -68,7 +68,7 @@ def _pipeline() -> tvm.transform.Pass:
             change.VMShapeLower(),
             change.AttachGlobalSymbol(),
         ]
-        module = schedule_functions(tvm.transform.Sequential(before)(module))
+        module = schedule_functions(tvm.transform.Sequential(before)(module), target)
         return tvm.transform.Sequential(after)(module)
 
     return run

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from modelbuild.toolkit.device_answer import answer
 from modelbuild.toolkit.device_run import Array, run_probes
 from modelbuild.toolkit.request import Request, ToolError
 
@@ -42,17 +42,11 @@ class DeviceModel:
 
 
 def run_model(request: Request, model: DeviceModel) -> None:
-    """Answer the input `probes`; without it, what the rows of the `.npy` file that a person named are."""
+    """Answer the input `probes`; without it, the numbers that a person typed."""
     if "probes" in request.inputs:
         run_probes(request, model, runtime="tvm", version=model.version)
-        return
-    if len(request.arguments) != 1:
-        raise ToolError(
-            "there is nothing to run", "name a `.npy` file with rows behind `--`: -- /tmp/rows.npy"
-        )
-    rows = np.load(request.arguments[0], allow_pickle=False)
-    for index in range(len(rows)):
-        sys.stdout.write(f"{model(rows[index : index + 1])[0].argmax(-1).tolist()}\n")
+    else:
+        answer(request.arguments, model, model.shape, np.int64 if len(model.shape) == 2 else np.float32)
 
 
 def _aligned(row: Array) -> Array:

@@ -27,7 +27,7 @@ _POOLED = 2
 
 
 def main(request: Request) -> None:
-    """Inputs: binary, and probes or else an argument. Outputs: logits, timing; or classes on stdout."""
+    """Inputs: binary, and probes or else arguments. Outputs: logits, timing; or classes on stdout."""
     os.environ["TVM_NUM_THREADS"] = str(request.threads)  # Read when the first call starts its threads.
     run_model(request, open_model(request.inputs["binary"]))
 

@@ -41,50 +41,53 @@ _ABSENT_HEADERS = (
 )
 """What the sources include and the wheels lack; `streams.h` stands for all of them."""
 _FLAGS = (
-    *("-std=c++17", "-O1", "-g0", "-w", "-fPIC", "-fno-sanitize=all", "-ffunction-sections"),
+    *("-std=c++17", "-Os", "-g0", "-w", "-fPIC", "-fno-sanitize=all", "-ffunction-sections"),
     *("-fdata-sections", "-DTVM_FFI_EXPORTS", "-DTVM_RUNTIME_EXPORTS", "-DTVM_FFI_USE_LIBBACKTRACE=0"),
     "-DTVM_FFI_BACKTRACE_ON_SEGFAULT=0",
 )
+_UNITS = ("interface", "runtime", "machine")
+_LINK = (
+    *("-shared", "-s", "-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-soname,libtvm_runtime.so"),
+    "-Wl,--version-script=exported.map",
+)
+_EXPORTED = ("modelbuild_*", "TVMFFI*", "TVMBackend*")
+"""What applications and compiled models call; the rest can be left out where nothing uses it."""
 
 
 def main(request: Request) -> None:
     """Inputs: `machine.cc`, `machine.h`, `streams.h`. Outputs: library (a file). Params: cpu."""
-    ffi, tvm = _package("tvm_ffi"), _package("tvm")
+    target = _TARGETS[str(request.params["cpu"])]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file in ("machine.cc", "machine.h", "streams.h"):
             shutil.copyfile(request.inputs[file], folder / file)
-        for header in _ABSENT_HEADERS:
-            path = folder / header
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text('#include "streams.h"\n')
-        # Sources name some of them from where they lie themselves: `../support`, `../../support`.
-        (folder / "a" / "b").mkdir(parents=True)
-        _write_unit(folder / "interface.cc", ffi / "src/ffi", _INTERFACE)
-        _write_unit(folder / "runtime.cc", tvm / "src/runtime", _RUNTIME)
-        includes = [folder, folder / "a", folder / "a/b", ffi, ffi / "include", tvm / "include"]
-        flags = [
-            *_TARGETS[str(request.params["cpu"])],
-            *_FLAGS,
-            *(f"-I{path}" for path in includes),
-            f"-I{ffi / '3rdparty/dlpack/include'}",
-            # Messages name source files: not where they lie on this machine.
-            f"-ffile-prefix-map={ffi.parent}=.",
-            f"-ffile-prefix-map={folder}=.",
-        ]
-        units = ("interface", "runtime", "machine")
-        for index, unit in enumerate(units):
+        flags = [*target, *_FLAGS, *_lay_out(folder)]
+        for index, unit in enumerate(_UNITS):
             _zig(folder, *flags, "-c", f"{unit}.cc", "-o", f"{unit}.o")
-            report(index + 1, len(units) + 1, unit="stages")
-        _zig(
-            folder,
-            *_TARGETS[str(request.params["cpu"])],
-            *("-shared", "-s", "-Wl,--gc-sections", "-Wl,--build-id=none"),
-            *("-Wl,-soname,libtvm_runtime.so", "-o", "libtvm_runtime.so"),
-            *(f"{unit}.o" for unit in units),
-        )
-        report(len(units) + 1, len(units) + 1, unit="stages")
+            report(index + 1, len(_UNITS) + 1, unit="stages")
+        _zig(folder, *target, *_LINK, "-o", "libtvm_runtime.so", *(f"{unit}.o" for unit in _UNITS))
+        report(len(_UNITS) + 1, len(_UNITS) + 1, unit="stages")
         shutil.copyfile(folder / "libtvm_runtime.so", request.outputs["library"])
+
+
+def _lay_out(folder: Path) -> list[str]:
+    """Write what is compiled and linked beside our own sources; the flags with which all is found."""
+    ffi, tvm = _package("tvm_ffi"), _package("tvm")
+    for header in _ABSENT_HEADERS:
+        path = folder / header
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('#include "streams.h"\n')
+    # Sources name some of them from where they lie themselves: `../support`, `../../support`.
+    (folder / "a" / "b").mkdir(parents=True)
+    _write_unit(folder / "interface.cc", ffi / "src/ffi", _INTERFACE)
+    _write_unit(folder / "runtime.cc", tvm / "src/runtime", _RUNTIME)
+    exported = "".join(f" {name};" for name in _EXPORTED)
+    (folder / "exported.map").write_text(f"{{ global:{exported} local: *; }};\n")
+    dlpack = ffi / "3rdparty/dlpack/include"
+    includes = (folder, folder / "a", folder / "a/b", ffi, ffi / "include", tvm / "include", dlpack)
+    # Messages name source files: not where they lie on this machine.
+    hidden = (ffi.parent, folder)
+    return [*(f"-I{path}" for path in includes), *(f"-ffile-prefix-map={path}=." for path in hidden)]
 
 
 def _write_unit(path: Path, folder: Path, names: Sequence[str]) -> None:

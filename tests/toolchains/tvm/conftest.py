@@ -1,0 +1,3 @@
+from tests.toolchains.ncnn.conftest import text
+
+__all__ = ["text"]
