@@ -232,10 +232,10 @@ def test_weights_of_more_than_a_file_can_hold_lie_beside_it(shop: Workshop, tmp_
     assert sorted(contents(tmp_path / "two")) == ["model.onnx", "model.onnx.data"]
     assert size(tmp_path / "two/model.onnx") < 40_000
     asked = shop.folder / "llama-probes"
-    answers = [
+    one, two = (
         shop.toolchain.ask(tmp_path / name, asked, tmp_path / f"{name}-asked") for name in ("one", "two")
-    ]
-    np.testing.assert_array_equal(*answers)  # type: ignore[arg-type]
+    )
+    np.testing.assert_array_equal(one, two)
 
 
 def test_a_text_too_short_to_calibrate_on_is_an_error(shop: Workshop, tmp_path: Path) -> None:
