@@ -66,6 +66,7 @@ class LockedTools:
         done = self.run(tool, [str(runner), str(tool.source), "request.json"], call, threads)
         if done.returncode:
             raise ToolError((done.stdout + done.stderr)[-4000:])
+        assert set(os.listdir(call)) == {"home", "request.json"}, "the tool made what is no output"
         return done.stdout
 
     def run(

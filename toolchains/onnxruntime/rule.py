@@ -103,7 +103,7 @@ class OnnxruntimeToolchainInfo(RuntimeToolchainInfo):
             return f"a model for `{model.task}` cannot be exported to ONNX"
         if platform.os not in _SYSTEMS.get(platform.cpu, ()):
             return f"there is no ONNX Runtime for `{platform.cpu}` with `{platform.os}`"
-        if model.format not in ("safetensors", "compressed-tensors"):
+        if model.format not in ("safetensors", "compressed-tensors", "gptq"):
             return f"weights stored as `{model.format}` are not read here"
         return _second_rounding(model, format_)
 

@@ -65,7 +65,7 @@ class OpenvinoToolchainInfo(RuntimeToolchainInfo):
             return f"a model for `{model.task}` cannot be exported to ONNX, which OpenVINO reads"
         if platform.os not in _SYSTEMS.get(platform.cpu, ()):
             return f"there is no OpenVINO for `{platform.cpu}` with `{platform.os}`"
-        if model.format not in ("safetensors", "compressed-tensors"):
+        if model.format not in ("safetensors", "compressed-tensors", "gptq"):
             return f"weights stored as `{model.format}` are not read here"
         if model.quantization and format_ != "openvino:fp32":
             bits = int(model.quantization["bits"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -56,9 +57,9 @@ def main(request: Request) -> None:
             layers |= round_embeddings(rounded, grid)
             task.save(rounded, start, source)
         report(0, len(names), unit="layers")
-        _run_gptqmodel(
-            start if layers else source, made, grid, samples, float(params["damping"]), request.threads
-        )
+        parent = start if layers else source.resolve()
+        with contextlib.chdir(scratch):  # GPTQModel writes a log where it is called.
+            _run_gptqmodel(parent, made, grid, samples, float(params["damping"]), request.threads)
         layers |= _layers(made, model, names)
         checkpoint = Checkpoint(_tensors(made, names), _config(made))
     report(len(names), len(names), unit="layers")

@@ -56,7 +56,7 @@ def test_every_format_is_offered_for_float_models() -> None:
         (quantized(bits=8, symmetric=False, group_size=0), {"fp32", "int8"}),
         (quantized(**INT8), {"fp32", "int8", "int8-dynamic", "int8-static"}),
         (quantized(group_size=24), {"fp32"}),
-        (replace(TEXT, format="gptq"), set()),
+        (replace(TEXT, format="exl3"), set()),
         (replace(TEXT, task="speech"), set()),
     ],
 )
@@ -73,7 +73,7 @@ def test_integers_are_taken_where_nothing_rounds_them_again(model: ModelInfo, ta
         (quantized(bits=8), "onnx:int4", "8-bit weights are not `onnx:int4`"),
         (quantized(bits=8), "onnx:int8-static", "only of 8 bits, symmetric, with one scale a row"),
         (quantized(group_size=24), "onnx:int4", "groups of 24 weights are not made of blocks of 16"),
-        (replace(TEXT, format="gptq"), "onnx:fp32", "weights stored as `gptq` are not read here"),
+        (replace(TEXT, format="exl3"), "onnx:fp32", "weights stored as `exl3` are not read here"),
     ],
 )
 def test_a_refusal_says_why(model: ModelInfo, format_: str, reason: str) -> None:

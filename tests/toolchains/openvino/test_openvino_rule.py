@@ -37,7 +37,7 @@ def test_float_models_take_every_format() -> None:
     ("changed", "format_", "where", "reason"),
     [
         ({"task": "speech"}, "openvino:fp32", platform(), "a model for `speech` cannot be exported"),
-        ({"format": "gptq"}, "openvino:fp32", platform(), "weights stored as `gptq` are not read here"),
+        ({"format": "exl3"}, "openvino:fp32", platform(), "weights stored as `exl3` are not read here"),
         ({"quantization": INT4}, "openvino:int8", platform(), "4-bit weights are not `openvino:int8`"),
         (
             {"quantization": INT4 | {"bits": 8}},
