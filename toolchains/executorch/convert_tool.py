@@ -1,0 +1,57 @@
+"""Exports a model to ExecuTorch, every matrix in XNNPACK's hands."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from int8_layers import replace_layers
+
+from modelbuild.toolkit.dense_model import load_dense
+from modelbuild.toolkit.fixed_shape import FixedImage, FixedText, example_row
+from modelbuild.toolkit.int8_matrices import int8_matrices
+from modelbuild.toolkit.progress import report
+from modelbuild.toolkit.request import Request, ToolError
+from modelbuild.toolkit.seeding import seed_torch
+
+_MATRICES = ("mm", "addmm", "linear", "bmm", "convolution", "dequantize")
+"""Parts of the names of operators that would be slow, or unpack weights, outside of XNNPACK."""
+
+
+def main(request: Request) -> None:
+    """Inputs: model. Outputs: binary (`.pte`). Params: bits (32 or 8), task, sequence_length (0 for images).
+
+    Raises ToolError when a matrix is left outside of XNNPACK, where it would be slow without a word.
+    """
+    seed_torch(0, request.threads)
+    tree, params = request.inputs["model"], request.params
+    length = int(params["sequence_length"])
+    model = load_dense(tree, str(params["task"]))
+    if params["bits"] == 8:
+        replace_layers(model, int8_matrices(model, tree))
+    wrapped = (FixedText(model, length) if length else FixedImage(model)).eval()
+    report(1, 3, unit="stages")
+    logging.disable(logging.WARNING)  # Thousands of lines about the exporters' own internals.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.export.export(wrapped, (example_row(tree, length),))
+            report(2, 3, unit="stages")
+            edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        except Exception as error:  # torch's and ExecuTorch's exceptions share no base of their own
+            first_line = str(error).strip().partition("\n")[0]
+            raise ToolError(f"ExecuTorch cannot take this model: {first_line}") from error
+        _check_delegated(edge.exported_program().graph)
+        content = edge.to_executorch().buffer
+    request.outputs["binary"].write_bytes(content)
+    report(3, 3, unit="stages")
+
+
+def _check_delegated(graph: torch.fx.Graph) -> None:
+    for node in graph.nodes:
+        name = str(node.target).partition(".default")[0]
+        if node.op == "call_function" and any(part in name for part in _MATRICES):
+            raise ToolError(f"XNNPACK does not take `{name}` of this model, which would be slow without it")
