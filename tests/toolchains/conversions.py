@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from modelbuild.api import (
     RuntimeToolchainInfo,
 )
 from modelbuild.platform import CPU, OS
+from modelbuild.rules.quantize import image_tool as quantize_images
+from modelbuild.rules.quantize import tool as quantize_text
 from modelbuild.runner import LOCAL
 from modelbuild.testing import RuleRunner, run_tool
 from modelbuild.toolkit.dense_model import load_dense
 from modelbuild.toolkit.image_classification import ImageClassification
 from modelbuild.toolkit.language_model import LanguageModel
 from modelbuild.toolkit.probes import write_probes
+from modelbuild.toolkit.request import Request
 from tests.locked_tools import LockedTools
 
 Array = npt.NDArray[Any]
@@ -100,6 +103,21 @@ def random_model(family: str, path: Path, **changed: Any) -> BuiltModel:
         parameter.data += torch.randn_like(parameter) * 0.1
     task.save(model, path, None)
     return BuiltModel(path, ModelInfo(Artifact("model", "tree"), TASKS[family], architecture))
+
+
+def quantized_model(model: BuiltModel, path: Path, **params: Any) -> BuiltModel:
+    """As the rule `quantize` makes it with the scheme `rtn`: by default 8 bits, one scale a row."""
+    asked = {
+        "bits": 8,
+        "group_size": 0,
+        "symmetric": True,
+        "observer": "minmax",
+        "embeddings": "rtn",
+        **params,
+    }
+    tool = quantize_images if model.info.task == "image_classification" else quantize_text
+    tool.main(Request(asked, {"model": model.path}, {"model": path}))
+    return BuiltModel(path, replace(model.info, quantization=asked))
 
 
 @dataclass

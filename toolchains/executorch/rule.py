@@ -30,8 +30,15 @@ _LOCK = Lock(_HERE / "requirements.lock")
 _BITS = {"executorch:fp32": 32, "executorch:int8": 8}
 _TEXT = ("text_generation", "language_modeling")
 _BIG_ENDIAN = ("s390x", "ppc", "ppc32", "mips64")
-_PROGRAM = {"text": (10_400, 14_700), "image": (16_000, 9_000)}
+_PROGRAM = {
+    ("text", 32): (10_700, 14_600),
+    ("text", 8): (12_000, 17_500),
+    ("image", 32): (8_200, 12_200),
+    ("image", 8): (8_600, 15_000),
+}
 """Bytes of a file without weights: of every model, and of each layer; measured, see README.md."""
+_SHARED_HEADS = 1_800
+"""More bytes of a layer whose heads share keys and values."""
 _RUNTIME_BYTES = 8 << 20
 
 
@@ -74,8 +81,7 @@ class ExecutorchToolchainInfo(RuntimeToolchainInfo):
     def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
         """Weights to the byte, a tied matrix twice: XNNPACK keeps its own copy. The program as measured."""
         weights = _weight_bytes(model, _BITS[format_])
-        base, layer = _PROGRAM["text" if model.task in _TEXT else "image"]
-        program = base + layer * int(model.architecture["num_hidden_layers"])
+        program = _program_bytes(model, _BITS[format_])
         return Footprint(
             disk=weights + program,
             weights=weights,
@@ -111,6 +117,15 @@ class ExecutorchToolchainInfo(RuntimeToolchainInfo):
         if platform.os != "linux" or platform.cpu != "x86_64":
             return None
         return PythonTool(_HERE / "device_tool.py", lock=_LOCK)
+
+
+def _program_bytes(model: ModelInfo, bits: int) -> int:
+    """Of everything but weights."""
+    keys = complete_architecture(model.architecture)
+    base, layer = _PROGRAM["text" if model.task in _TEXT else "image", bits]
+    if keys.get("num_key_value_heads", keys["num_attention_heads"]) != keys["num_attention_heads"]:
+        layer += _SHARED_HEADS
+    return base + layer * int(keys["num_hidden_layers"])
 
 
 def _weight_bytes(model: ModelInfo, bits: int) -> int:
