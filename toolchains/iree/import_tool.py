@@ -6,11 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from iree.compiler import ir
 from iree.compiler.extras import onnx_importer
-from onnx import numpy_helper
 
 from modelbuild.toolkit.request import Request, ToolError
 
@@ -22,7 +20,6 @@ def main(request: Request) -> None:
     """
     proto = _with_shapes(request.inputs["onnx"] / "model.onnx")
     proto.graph.name = "main"
-    _tie(proto.graph)
     with ir.Context() as context:
         try:
             info = onnx_importer.ModelInfo(proto)
@@ -35,25 +32,6 @@ def main(request: Request) -> None:
             raise ToolError(f"IREE cannot import this ONNX file: {first_line}") from error
         with request.outputs["mlir"].open("wb") as stream:
             module.write_bytecode(stream)
-
-
-def _tie(graph: Any) -> None:
-    """Let the matrix that gives logits be the embedding, transposed, where they are equal.
-
-    Quantizing a tied model unties it: the output matrix is packed apart from the embedding.
-    """
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    tables = {node.input[0] for node in graph.node if node.op_type == "Gather"} & set(stored)
-    for node in [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in stored]:
-        matrix = stored[node.input[1]]
-        for table in sorted(tables):
-            if list(stored[table].dims) == list(reversed(matrix.dims)) and np.array_equal(
-                numpy_helper.to_array(stored[table]), numpy_helper.to_array(matrix).T
-            ):
-                transposed = onnx.helper.make_node("Transpose", [table], [matrix.name], perm=[1, 0])
-                graph.initializer.remove(matrix)
-                graph.node.insert(0, transposed)
-                break
 
 
 def _state_input(module: Any, graph: Any) -> None:

@@ -34,6 +34,13 @@ _WHEELS = {"x86_64": "", "aarch64": "aarch64-manylinux_2_28"}
 _DEVICE_PYTHON = "3.11"
 _LARGEST = (1 << 31) - (64 << 20)
 """Bytes of weights: a flatbuffer ends at 2 GiB."""
+_GRAPH = {
+    ("text", 32): (3_000, 8_200),
+    ("text", 8): (3_000, 8_300),
+    ("image", 32): (6_000, 6_350),
+    ("image", 8): (6_000, 7_230),
+}
+"""Bytes of a file without weights and tables: of every model, and of each layer; see README.md."""
 _LENGTH = 64
 """Tokens that the constants of a language model are predicted for."""
 _RUNTIME_BYTES = 8 << 20
@@ -80,11 +87,8 @@ class LitertToolchainInfo(RuntimeToolchainInfo):
 
     def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
         """Weights to the byte, a tied matrix once; the graph as it was measured."""
-        keys = complete_architecture(model.architecture)
         weights = _weight_bytes(model, _BITS[format_])
-        base, layer = (14_000, 9_000) if model.task in _TEXT else (10_000, 9_000)
-        constants = 4 * _LENGTH * (_LENGTH + 2 * keys["head_dim"]) if model.task in _TEXT else 0
-        graph = base + layer * int(keys["num_hidden_layers"]) + constants
+        graph = _graph_bytes(model, _BITS[format_])
         return Footprint(
             disk=weights + graph,
             weights=weights,
@@ -124,6 +128,18 @@ class LitertToolchainInfo(RuntimeToolchainInfo):
             wheels = ""
         lock = Lock(_HERE / "runtime.lock", wheels, _DEVICE_PYTHON if wheels else "")
         return PythonTool(_HERE / "device_tool.py", lock=lock)
+
+
+def _graph_bytes(model: ModelInfo, bits: int) -> int:
+    """Of everything but weights: operators and, of a language model, tables of the mask and of angles."""
+    keys = complete_architecture(model.architecture)
+    base, layer = _GRAPH["text" if model.task in _TEXT else "image", bits]
+    tables = 0
+    if model.task in _TEXT:
+        tables = 4 * _LENGTH * (_LENGTH + 2 * int(keys["head_dim"]))
+    elif bits == 32:
+        layer -= 16 * int(keys["hidden_size"])  # Norms are multiplied into the matrices behind them.
+    return base + layer * int(keys["num_hidden_layers"]) + tables
 
 
 def _weight_bytes(model: ModelInfo, bits: int) -> int:

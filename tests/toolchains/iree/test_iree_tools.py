@@ -94,8 +94,6 @@ def test_a_tied_matrix_that_quantizing_untied_is_stored_once(
     quantize_tool.main(Request(params, {"model": models["llama"].path}, {"model": tmp_path / "int4"}))
     model = BuiltModel(tmp_path / "int4", models["llama"].info)
     binary = conversions.make(toolchain, model, FORMAT, HERE, "int4")
-    stored = onnx.load(binary.parent / "onnx/model.onnx").graph.initializer
-    assert {"model.embed_tokens.weight", "lm_head.weight"} <= {each.name for each in stored}
     parent = conversions.make(toolchain, models["llama"], FORMAT, HERE, "llama")
     sizes = [each.with_name("model.mlirbc").stat().st_size for each in (binary, parent)]
     assert abs(sizes[0] - sizes[1]) < 64 * 64  # A quarter of the matrix.

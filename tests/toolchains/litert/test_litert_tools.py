@@ -13,6 +13,7 @@ from modelbuild.toolkit.request import ToolError
 from tests.locked_tools import LockedTools
 from tests.toolchains.conversions import (
     HERE,
+    LENGTH,
     BuiltModel,
     Conversions,
     device,
@@ -26,10 +27,10 @@ from toolchains.litert.rule import LitertToolchain
 pytestmark = pytest.mark.slow
 
 ROUNDING = 2e-6
-ROUNDED_INPUTS = 0.03
+ROUNDED_INPUTS = 0.05
 """Of the largest logit: inputs of matrices are rounded to 8 bits."""
 AGREEMENT = 0.95
-PROGRAM_VARIES = 10_000
+PROGRAM_VARIES = 4_000
 """Bytes."""
 
 
@@ -77,6 +78,8 @@ def test_it_answers_as_torch_does_with_the_size_that_was_told(
     assert largest_error(found, expected) < error
     assert top1_agreement(found, expected) >= agreement
     predicted = toolchain.footprint(model.info, format_, HERE).disk
+    if name.startswith("llama"):  # Its tables are told for 64 tokens.
+        predicted -= 4 * (64 * (64 + 2 * 16) - LENGTH * (LENGTH + 2 * 16))
     assert abs(predicted - binary.stat().st_size) < PROGRAM_VARIES
 
 
