@@ -1,5 +1,5 @@
 # Two commands: `make build` and `make test`. Everything else is for people who work on modelbuild.
-.PHONY: build test check lint format bench reference devices clean help
+.PHONY: build test check lint format bench reference programs clean help
 .DEFAULT_GOAL := build
 
 PYTHON ?= python3
@@ -16,7 +16,7 @@ build: .venv/.installed  ## make the environment, build //targets:drone-int4, sh
 	  '$(BIN)/modelbuild run //targets:drone-int4 -- "climb to 40 m, then hold for ten seconds"' \
 	  '$(BIN)/modelbuild explain //targets:student'
 
-test: .venv/.installed devices  ## every test, the slow ones too
+test: .venv/.installed programs  ## every test, the slow ones too
 	$(BIN)/python -m pytest -m ""
 
 check: lint  ## format, ruff, mypy --strict, import contracts, generated documents, then the fast tests
@@ -40,11 +40,12 @@ reference: .venv/.installed  ## regenerate docs/reference from the rules
 bench: .venv/.installed  ## the figures in README: against whatever peers are installed
 	$(BIN)/python -m benchmarks.run
 
-DEVICE_PACKAGES := qemu-user-static openssh-server openssh-client
-devices:  ## programs that emulate and reach devices; without them, tests of devices are skipped
-	@dpkg -s $(DEVICE_PACKAGES) >/dev/null 2>&1 || { [ $$(id -u) = 0 ] && command -v apt-get >/dev/null && \
-	  { apt-get update -qq; apt-get install -qq -y --no-install-recommends $(DEVICE_PACKAGES) >/dev/null; }; } || \
-	  echo 'not installed, so that tests of devices are skipped: $(DEVICE_PACKAGES)'
+TEST_PACKAGES := qemu-user-static openssh-server openssh-client bazel-bootstrap zsh fish
+programs:  ## what emulates and reaches devices, and Bazel to compare with; tests of what is missing are skipped
+	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || { [ $$(id -u) = 0 ] && command -v apt-get >/dev/null && \
+	  { apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qq -y --no-install-recommends $(TEST_PACKAGES) >/dev/null; }; } || \
+	  echo 'not all of these are installed, so that some tests are skipped: $(TEST_PACKAGES)'
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv .venv || { apt-get install -y --no-install-recommends python3-venv && $(PYTHON) -m venv .venv; }

@@ -106,18 +106,26 @@ def session() -> str:
 
 
 def matrix_table() -> str:
-    """The release matrix: one line for each device and artifact."""
+    """The release matrix: one line for each device, one column for each artifact."""
     document: Mapping[str, Any] | None = _read("matrix.json")
     if not document:
         return _not_measured("python -m benchmarks.matrix")
+    cells = {(_short(cell["platform"]), _short(cell["artifact"])): cell for cell in document["cells"]}
+    devices = list(dict.fromkeys(device for device, _ in cells))
+    artifacts = list(dict.fromkeys(artifact for _, artifact in cells))
     lines = [
-        "| device | artifact | format | size | exact match | same top token | latency | verdict |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_matrix_line(cell) for cell in document["cells"]),
+        f"| device | {' | '.join(artifacts)} |",
+        f"|---{'|---' * len(artifacts)}|",
+        *(
+            f"| {device} | {' | '.join(_matrix_cell(cells.get((device, each))) for each in artifacts)} |"
+            for device in devices
+        ),
     ]
+    verdicts = [cell["verdict"] for cell in document["cells"]]
+    counts = ", ".join(f"{verdicts.count(each)} {each}" for each in dict.fromkeys(verdicts))
     saved = (
-        f"{document['actions']} actions make all of it; a script for each device would run "
-        f"{document['separate_actions']}."
+        f"{len(verdicts)} cells: {counts}. {document['actions']} actions make all of it; a script for each "
+        f"device would run {document['separate_actions']}."
     )
     if document["cold_s"]:
         saved += (
@@ -126,25 +134,40 @@ def matrix_table() -> str:
         )
     if document["again_s"]:
         saved += f" A second time: {document['again_s']:.1f} s."
-    return "\n".join([*lines, "", f"{saved} Times with a star are emulated.", ""])
-
-
-def _matrix_line(cell: Mapping[str, Any]) -> str:
-    report = cell["report"] or {}
-    parity = report.get("parity") or {}
-    latency = report.get("latency_ms")
-    star = "*" if report.get("runner") == "qemu-user" else ""
-    texts = (
-        cell["platform"].rpartition(":")[2],
-        cell["artifact"].rpartition(":")[2],
-        cell["format"] or "-",
-        f"{report['size_bytes']:,} B" if report else "-",
-        f"{parity['exact_match']:.1%}" if parity else "-",
-        f"{parity['top1_agreement']:.1%}" if parity else "-",
-        f"{latency['median']:,.4g} ms{star}" if latency else "-",
-        f"{cell['verdict']}: {cell['reason']}" if cell["reason"] else cell["verdict"],
+    reasons = [
+        f"{_short(cell['platform'])}: {cell['reason']}" for cell in document["cells"] if cell["reason"]
+    ]
+    return "\n".join(
+        [*lines, "", "Not run here:", "", *(f"- {each}" for each in dict.fromkeys(reasons)), "", saved, ""]
     )
-    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 10 else f"{value:.2g} ms"
+
+
+def _short(label: str) -> str:
+    return label.rpartition(":")[2]
+
+
+def _matrix_cell(cell: Mapping[str, Any] | None) -> str:
+    """Format, bytes and, of a binary that was run, top-1 agreement, exact match and latency."""
+    if cell is None:
+        return ""
+    report = cell["report"] or {}
+    parts = [cell["format"] or "-"]
+    if report:
+        parts[0] += f", {report['size_bytes']:,} B"
+    parity, latency = report.get("parity"), report.get("latency_ms")
+    if parity and latency:
+        star = "*" if report["runner"] == "qemu-user" else ""
+        parts.append(
+            f"**{cell['verdict']}** {parity['top1_agreement']:.0%}, {parity['exact_match']:.0%}, "
+            f"{_milliseconds(latency['median'])}{star}"
+        )
+    else:
+        parts.append(cell["verdict"])
+    return "<br>".join(parts).replace("|", "/")
 
 
 FILLERS: Mapping[str, Callable[[], str]] = {
