@@ -17,7 +17,14 @@ from modelbuild.byte_size import byte_size
 from modelbuild.calibration import declare_calibration
 from modelbuild.checkpoint import checkpoint_bytes
 from modelbuild.errors import AnalysisError
-from modelbuild.gguf_layout import gguf_bytes, gguf_header_bytes, tensor_bytes, tensor_types
+from modelbuild.gguf_layout import (
+    gguf_bytes,
+    gguf_context_length,
+    gguf_header_bytes,
+    gguf_refusal,
+    tensor_bytes,
+    tensor_types,
+)
 from modelbuild.label import Label, parse_label
 from modelbuild.onnx_export import declare_onnx_export
 from modelbuild.platform import Budget, ConstraintValueInfo, PlatformInfo
@@ -89,7 +96,9 @@ __all__ = [
     "declare_onnx_export",
     "footprint_breakdown",
     "gguf_bytes",
+    "gguf_context_length",
     "gguf_header_bytes",
+    "gguf_refusal",
     "kv_cache_bytes",
     "nearest_fitting",
     "over_budget",

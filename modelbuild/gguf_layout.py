@@ -13,6 +13,8 @@ from typing import Any
 from modelbuild.architecture import WeightTensor, complete_architecture, weight_tensors
 from modelbuild.errors import AnalysisError
 from modelbuild.gguf_mix import FILE_TYPES, Mix, embedding_type, matrix_type, output_type
+from modelbuild.toolkit.gguf_config import check_arithmetic, context_length, rope_parameters
+from modelbuild.toolkit.request import ToolError
 
 BLOCKS: Mapping[str, tuple[int, int]] = {
     "F32": (1, 4),
@@ -55,6 +57,26 @@ _FALLBACKS: Mapping[str, str] = {
 _ALIGNMENT = 32
 _KEYS = 1200
 """Bytes of the keys beside the vocabulary: about thirty of forty bytes each."""
+
+
+def gguf_refusal(architecture: Mapping[str, Any]) -> str:
+    """Why llama.cpp would not compute what transformers does; empty when it would.
+
+    The tool that writes the file asks the same of `config.json`.
+    """
+    try:
+        check_arithmetic(architecture)
+    except ToolError as error:
+        return error.message
+    return ""
+
+
+def gguf_context_length(architecture: Mapping[str, Any]) -> int:
+    """Tokens that a GGUF file of the model says it is for, of a model that `gguf_refusal` does not refuse.
+
+    No more than a sliding window is wide: llama.cpp has none for these families.
+    """
+    return context_length(architecture)
 
 
 def tensor_types(
@@ -102,7 +124,7 @@ def tensor_bytes(tensor: WeightTensor, type_: str) -> int:
 def gguf_bytes(architecture: Mapping[str, Any], types: Mapping[str, str]) -> int:
     """Bytes of a file whose tensors have these types: header (estimated), tensors and their padding."""
     tensors = sum(_padded(tensor_bytes(t, types[t.name])) for t in weight_tensors(architecture))
-    return gguf_header_bytes(architecture) + tensors
+    return gguf_header_bytes(architecture) + tensors + _rope_bytes(architecture)
 
 
 def gguf_header_bytes(architecture: Mapping[str, Any]) -> int:
@@ -117,6 +139,14 @@ def gguf_header_bytes(architecture: Mapping[str, Any]) -> int:
     tokens = vocabulary * (8 + text + 4) + max(vocabulary - 256, 0) * (8 + text + 1.5)
     infos = sum(46 + 8 * len(tensor.shape) for tensor in weight_tensors(keys))
     return _padded(int(_KEYS + tokens + infos))
+
+
+def _rope_bytes(architecture: Mapping[str, Any]) -> int:
+    """Of `rope_freqs.weight`, which stretches the rotary embedding of Llama 3.1; 0 where there is none."""
+    keys = complete_architecture(architecture)
+    if gguf_refusal(keys) or rope_parameters(keys)["rope_type"] != "llama3":
+        return 0
+    return _padded(keys["head_dim"] // 2 * BLOCKS["F32"][1])
 
 
 def _wanted(tensor: WeightTensor, mix: Mix, *, plain: bool) -> str:

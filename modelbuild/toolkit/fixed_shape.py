@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from modelbuild.toolkit.attention_window import check_window
 from modelbuild.toolkit.model_tree import read_config
 
 _MASKED = -1e30
@@ -20,8 +21,9 @@ class FixedText(torch.nn.Module):
     """
 
     def __init__(self, model: torch.nn.Module, length: int) -> None:
-        """model: a causal language model of transformers."""
+        """model: a causal language model of transformers. Raises ToolError for a window that is shorter."""
         super().__init__()
+        check_window(model, length)
         model.set_attn_implementation("eager")  # type: ignore[operator] # a PreTrainedModel
         self.model = model
         self.positions: torch.Tensor

@@ -12,29 +12,12 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from modelbuild.toolkit.gguf_config import find_family
 from modelbuild.toolkit.model_tree import read_config
 from modelbuild.toolkit.packed_weights import Array, PackedWeight, packed_bits, read_tensors, split_packed
 from modelbuild.toolkit.request import ToolError
 
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
-
-
-@dataclass(frozen=True)
-class Family:
-    """How one Hugging Face `model_type` is written. permuted: whether llama.cpp wants the rows of q and k
-    in the order of its interleaved rotary embedding.
-    """
-
-    architecture: str
-    permuted: bool
-
-
-FAMILIES: Mapping[str, Family] = {
-    "llama": Family("llama", permuted=True),
-    "mistral": Family("llama", permuted=True),
-    "qwen2": Family("qwen2", permuted=False),
-    "qwen3": Family("qwen3", permuted=False),
-}
 
 
 @dataclass(frozen=True)
@@ -51,17 +34,6 @@ class SourceTensor:
     def is_embedding(self) -> bool:
         """Whether it is the embedding or the output matrix."""
         return self.name in ("token_embd.weight", "output.weight")
-
-
-def find_family(config: Mapping[str, Any]) -> Family:
-    """The family of a `config.json`. Raises ToolError for one that cannot be written."""
-    family = FAMILIES.get(config.get("model_type", ""))
-    if family is None:
-        raise ToolError(
-            f"a model of type `{config.get('model_type')}` cannot be written as GGUF",
-            f"known are {', '.join(sorted(FAMILIES))}",
-        )
-    return family
 
 
 class TensorNames:

@@ -23,7 +23,7 @@ Quantizer = Callable[[npt.NDArray[np.float32], Type], Array]
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor as the file holds it. how: `stored` (same values), `repacked` (same codes and scales),
-    `converted` (rounded to the type that was asked for).
+    `converted` (rounded to the type that was asked for), `computed` (from the configuration).
     """
 
     name: str

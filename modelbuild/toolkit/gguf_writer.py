@@ -8,11 +8,12 @@ from typing import Any
 
 import gguf
 
-from modelbuild.toolkit.gguf_model import find_family, head_dim
+from modelbuild.toolkit.gguf_config import check_arithmetic, check_keys, context_length, find_family
+from modelbuild.toolkit.gguf_model import head_dim
+from modelbuild.toolkit.gguf_rope import rope_tensors, write_rope
 from modelbuild.toolkit.gguf_tensor import StoredTensor
 from modelbuild.toolkit.gguf_vocabulary import write_tokenizer
 from modelbuild.toolkit.model_tree import read_config, write_json
-from modelbuild.toolkit.request import ToolError
 
 
 def write_gguf(
@@ -23,23 +24,25 @@ def write_gguf(
     kind: str,
     licence: str = "",
     extra: Mapping[str, int] | None = None,
-) -> None:
-    """Write `tensors` with the keys and the tokenizer of the model tree.
+) -> list[StoredTensor]:
+    """Write `tensors` with the keys and the tokenizer of the model tree; returns all that the file holds.
 
     kind: what the file is said to be, `F16`, `Q4_K_M`. extra: further keys with unsigned numbers.
     """
     config = read_config(model)
+    every = [*rope_tensors(config, head_dim(config)), *tensors]
     writer = gguf.GGUFWriter(path, find_family(config).architecture)
     _write_keys(writer, config, kind, licence)
     for key, value in (extra or {}).items():
         writer.add_uint32(key, value)
     write_tokenizer(writer, model, int(config["vocab_size"]))
-    for tensor in tensors:
+    for tensor in every:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return every
 
 
 def write_tensor_list(path: Path, tensors: Sequence[StoredTensor]) -> None:
@@ -58,12 +61,8 @@ def file_type(kind: str) -> int:
 
 
 def _write_keys(writer: gguf.GGUFWriter, config: Mapping[str, Any], kind: str, licence: str) -> None:
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", "default")
-    if rope_type != "default":
-        raise ToolError(f"rotary embedding of type `{rope_type}` is not supported")
-    if config.get("hidden_act", "silu") != "silu":
-        raise ToolError(f"activation `{config['hidden_act']}` is not what llama.cpp computes here")
+    check_arithmetic(config)
+    check_keys(config)
     heads, dim = int(config["num_attention_heads"]), head_dim(config)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(config["model_type"])
@@ -72,7 +71,7 @@ def _write_keys(writer: gguf.GGUFWriter, config: Mapping[str, Any], kind: str, l
     writer.add_file_type(file_type(kind))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_vocab_size(int(config["vocab_size"]))
-    writer.add_context_length(int(config["max_position_embeddings"]))
+    writer.add_context_length(context_length(config))
     writer.add_embedding_length(int(config["hidden_size"]))
     writer.add_block_count(int(config["num_hidden_layers"]))
     writer.add_feed_forward_length(int(config["intermediate_size"]))
@@ -81,5 +80,5 @@ def _write_keys(writer: gguf.GGUFWriter, config: Mapping[str, Any], kind: str, l
     writer.add_key_length(dim)
     writer.add_value_length(dim)
     writer.add_rope_dimension_count(dim)
-    writer.add_rope_freq_base(float(rope.get("rope_theta", config.get("rope_theta", 10000.0))))
+    write_rope(writer, config)
     writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))

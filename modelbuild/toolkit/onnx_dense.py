@@ -18,6 +18,7 @@ import onnx
 import torch
 from onnxscript import optimizer
 
+from modelbuild.toolkit.attention_window import check_window
 from modelbuild.toolkit.onnx_export import compare, strip
 from modelbuild.toolkit.request import ToolError
 
@@ -39,6 +40,7 @@ class CausalLogits(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, length: int) -> None:
         super().__init__()
+        check_window(model, length)
         model.set_attn_implementation("eager")  # type: ignore[operator] # a PreTrainedModel
         self.model = model
         self.positions: torch.Tensor

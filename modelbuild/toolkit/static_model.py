@@ -10,6 +10,8 @@ import torch
 from transformers import AttentionInterface
 from transformers.models.llama.modeling_llama import repeat_kv
 
+from modelbuild.toolkit.attention_window import check_window
+
 _HIDDEN = -30000.0
 """Added to the scores of tokens to come: nothing is left of them, and halves can hold it."""
 
@@ -44,6 +46,7 @@ def static_model(
         config: Any = model.config
         pixels = torch.zeros((1, config.num_channels, config.image_size, config.image_size))
         return StaticModel(_Classifier(model).eval(), pixels, "pixel_values", int(config.num_labels))
+    check_window(model, sequence_length)
     output = model.get_output_embeddings()  # type: ignore[operator]
     output.weight = torch.nn.Parameter(output.weight.detach().clone())
     ids = torch.zeros((1, sequence_length), dtype=torch.int64)

@@ -43,8 +43,8 @@ def main(request: Request) -> None:
         extra["quantize.imatrix.entries_count"] = len(matrix.sums)
         extra["quantize.imatrix.chunks_count"] = matrix.chunks
     kind, licence = str(params["kind"]), str(params["licence"])
-    write_gguf(request.outputs["model"], model, stored, kind=kind, licence=licence, extra=extra)
-    write_tensor_list(request.outputs["tensors"], stored)
+    every = write_gguf(request.outputs["model"], model, stored, kind=kind, licence=licence, extra=extra)
+    write_tensor_list(request.outputs["tensors"], every)
 
 
 def _check_plan(sources: Sequence[SourceTensor], types: Mapping[str, str]) -> None:

@@ -33,7 +33,9 @@ from modelbuild.api import (
     TokenizerInfo,
     complete_architecture,
     gguf_bytes,
+    gguf_context_length,
     gguf_header_bytes,
+    gguf_refusal,
     kv_cache_bytes,
     tensor_types,
 )
@@ -49,7 +51,6 @@ _UNIFORM = ("F32", "F16", "Q8_0", "Q4_1", "Q4_0")
 """Kinds that give every matrix the one type, as the rule `gguf` does; the rest are llama.cpp's mixes."""
 _WEIGHED = ("Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0", "Q3_K_M", "Q2_K")
 """Kinds whose rounding heeds an importance matrix."""
-_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _BIG_ENDIAN = ("s390x", "ppc", "ppc32", "mips64")
 _WHEELS = {
     "x86_64": ("requirements-runtime.lock", ""),
@@ -89,8 +90,10 @@ class LlamaCppToolchainInfo(RuntimeToolchainInfo):
             return "llama.cpp needs an operating system"
         if model.task not in _TASKS:
             return f"GGUF holds language models here, and this one is for {model.task}"
+        reason = gguf_refusal(model.architecture)
+        if reason:
+            return reason
         try:
-            _check_family(model.architecture)
             kind = self._kind(model, format_)
             _tensor_types(model, kind)
         except AnalysisError as error:
@@ -102,7 +105,7 @@ class LlamaCppToolchainInfo(RuntimeToolchainInfo):
         keys = complete_architecture(model.architecture)
         disk = gguf_bytes(keys, _tensor_types(model, self._kind(model, format_)))
         header = gguf_header_bytes(keys)
-        trained = int(keys.get("max_position_embeddings") or 2048)  # transformers' default
+        trained = gguf_context_length(keys)
         context = min(platform.budget.context_length or trained, trained)
         cells = -(-context // _CELLS) * _CELLS
         return Footprint(
@@ -296,18 +299,6 @@ class TokenizerParityTest(Rule):
             progress=f"tokenizing probes of {self.tokenizer.label.name}",
         )
         return [DefaultInfo((verdict,)), TestInfo(verdict)]
-
-
-def _check_family(architecture: Mapping[str, Any]) -> None:
-    """Raises AnalysisError for a model that llama.cpp computes otherwise, or that is not written here."""
-    family = architecture.get("model_type")
-    if family not in _FAMILIES:
-        raise AnalysisError(f"a model of type `{family}` is not written as GGUF; {', '.join(_FAMILIES)} are")
-    rope = architecture.get("rope_parameters") or architecture.get("rope_scaling") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise AnalysisError(f"its rotary embedding is of type `{rope['rope_type']}`, which is not written")
-    if architecture.get("hidden_act", "silu") != "silu":
-        raise AnalysisError(f"its activation is `{architecture['hidden_act']}`, and llama.cpp computes silu")
 
 
 def _compute_bytes(keys: Mapping[str, Any], context: int, cells: int) -> int:

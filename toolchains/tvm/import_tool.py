@@ -12,6 +12,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
+from modelbuild.toolkit.attention_window import check_window
 from modelbuild.toolkit.dense_model import load_dense
 from modelbuild.toolkit.model_tree import read_config
 from modelbuild.toolkit.packed_weights import PackedWeight, packed_bits, read_tensors, split_packed
@@ -32,6 +33,7 @@ class _Text(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, length: int) -> None:
         super().__init__()
+        check_window(model, length)
         self.model = model
         self.length = length
 

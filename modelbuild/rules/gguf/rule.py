@@ -17,6 +17,7 @@ from modelbuild.api import (
     Resources,
     Rule,
     RunInfo,
+    gguf_refusal,
 )
 
 _BLOCK = 32
@@ -33,6 +34,9 @@ class Gguf(Rule):
     multiple of 32. Any other type would round a second time and is an error unless `allow_requantize` is set.
     Vectors (norms) are always F32. A tied or equal output matrix is stored once. The type of every tensor,
     and whether it was stored, repacked or converted, is in `tensors.json`.
+
+    A model that llama.cpp would compute otherwise than transformers is an error. It knows no sliding window
+    for the families that are written here, so a file is for as many tokens as the window is wide.
 
     `modelbuild run` answers a sentence: `modelbuild run //targets:drone-int4 -- "climb to 40 m"`.
     """
@@ -51,6 +55,9 @@ class Gguf(Rule):
         info = self.model.info
         if info.task not in _TASKS:
             ctx.fail(f"`{self.model.label}` is a model for `{info.task}`; GGUF takes language models")
+        reason = gguf_refusal(info.architecture)
+        if reason:
+            ctx.fail(f"`{self.model.label}` cannot be written as GGUF: {reason}")
         kind = self._resolved_type(ctx, info)
         if kind not in ("F32", "F16"):
             self._check_rows(ctx, info.architecture, kind)

@@ -19,8 +19,8 @@ def main(request: Request) -> None:
     packed = any(isinstance(tensor.weight, PackedWeight) for tensor in sources)
     stored = [_store(tensor, params, keep=packed) for tensor in sources]
     kind, licence = str(params["file_type"]), str(params["licence"])
-    write_gguf(request.outputs["model"], model, stored, kind=kind, licence=licence)
-    write_tensor_list(request.outputs["tensors"], stored)
+    every = write_gguf(request.outputs["model"], model, stored, kind=kind, licence=licence)
+    write_tensor_list(request.outputs["tensors"], every)
 
 
 def _store(tensor: SourceTensor, params: Mapping[str, Any], *, keep: bool) -> StoredTensor:
