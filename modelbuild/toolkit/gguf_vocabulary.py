@@ -9,6 +9,9 @@ import gguf
 
 from modelbuild.toolkit.gguf_tokenizer import read_tokenizer
 
+NORMALIZER_KEY = "modelbuild.normalizer"
+"""Names what is done to a text before llama.cpp cuts it, which does nothing itself."""
+
 
 def write_vocabulary(path: Path, tokenizer: Path, vocab_size: int) -> None:
     """Write a file with the tokenizer alone, as `vocab_only` of llama.cpp loads it."""
@@ -30,15 +33,16 @@ def write_tokenizer(writer: gguf.GGUFWriter, directory: Path, vocab_size: int) -
     writer.add_token_list(tokenizer.tokens)
     writer.add_token_types(tokenizer.types)
     writer.add_token_merges(tokenizer.merges)
-    if tokenizer.bos is not None:
-        writer.add_bos_token_id(tokenizer.bos)
-    if tokenizer.eos is not None:
-        writer.add_eos_token_id(tokenizer.eos)
+    writer.add_bos_token_id(tokenizer.bos)
+    writer.add_eos_token_id(tokenizer.eos)
     if tokenizer.pad is not None:
         writer.add_pad_token_id(tokenizer.pad)
-    writer.add_add_bos_token(tokenizer.bos is not None)
-    writer.add_add_eos_token(False)
+    writer.add_add_bos_token(tokenizer.adds_bos)
+    writer.add_add_eos_token(tokenizer.adds_eos)
     writer.add_add_space_prefix(False)
     writer.add_string("modelbuild.prompt_suffix", tokenizer.prompt_suffix)
+    if tokenizer.normalizer:
+        writer.add_string(NORMALIZER_KEY, tokenizer.normalizer)
     suffix = json.dumps(tokenizer.prompt_suffix)
-    writer.add_chat_template("{{ bos_token }}{{ messages[-1]['content'] }}{{ " + suffix + " }}")
+    usual = "{{ bos_token }}{{ messages[-1]['content'] }}{{ " + suffix + " }}"
+    writer.add_chat_template(tokenizer.chat_template or usual)

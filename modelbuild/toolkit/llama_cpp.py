@@ -7,6 +7,7 @@ torch's logits to about 4e-7.
 from __future__ import annotations
 
 import ctypes
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -41,6 +42,7 @@ class LlamaVocabulary:
         self.vocab_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self.bos: int = self._lib.llama_vocab_bos(self._vocab)
         self.eos: int = self._lib.llama_vocab_eos(self._vocab)
+        self._normalizer: Any = self.metadata("modelbuild.normalizer") or ""
 
     def close(self) -> None:
         """Free the file; nothing may be called afterwards."""
@@ -58,14 +60,14 @@ class LlamaVocabulary:
         length = self._lib.llama_model_meta_val_str(self._model, key.encode(), value, len(value))
         return None if length < 0 else value.value.decode()
 
-    def prompt(self, text: str) -> list[int]:
-        """What the model reads before it answers `text`: `<bos> text suffix`."""
+    def prompt(self, text: str, *, special: bool = False) -> list[int]:
+        """What the model reads before it answers `text`: `<bos> text suffix`. special: as for `tokenize`."""
         suffix = self.metadata("modelbuild.prompt_suffix")
-        return [self.bos, *self.tokenize(text + ("\n" if suffix is None else suffix))]
+        return [self.bos, *self.tokenize(text + ("\n" if suffix is None else suffix), special=special)]
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """The tokens of `text`, without BOS. special: whether `<eos>` in the text is the control token."""
-        data = text.encode()
+        data = (unicodedata.normalize(self._normalizer, text) if self._normalizer else text).encode()
         room = len(data) + 8
         tokens = (ctypes.c_int32 * room)()
         count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)

@@ -40,12 +40,12 @@ class LlamaWriter:
         return self.llama.eos
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids without special tokens."""
-        return [self.llama.tokenize(text) for text in texts]
+        """Token ids without special tokens around them. A control token in a dataset is one, as in torch."""
+        return [self.llama.tokenize(text, special=True) for text in texts]
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """What the model reads before it answers."""
-        return [self.llama.prompt(text) for text in texts]
+        return [self.llama.prompt(text, special=True) for text in texts]
 
     def byte_length(self, token: int) -> int:
         """Bytes of text that a token stands for."""
