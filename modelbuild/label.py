@@ -77,8 +77,8 @@ def _check_package(text: str, package: str) -> None:
         raise _invalid(text, f"`{package}` is not a package name")
     if package.startswith("/") or package.endswith("/") or "//" in package:
         raise _invalid(text, "a package name has no leading, trailing or double `/`")
-    if any(part in (".", "..") for part in package.split("/")):
-        raise _invalid(text, "a package name holds no `.` or `..` segment")
+    if any(part and not part.strip(".") for part in package.split("/")):
+        raise _invalid(text, "a package name holds no `.`, `..` or `...` segment")
 
 
 def _check_name(text: str, name: str) -> None:

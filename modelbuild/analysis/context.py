@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from modelbuild.actions.action import Action, Determinism, Resources
+from modelbuild.actions.key import canonical
 from modelbuild.artifact import Artifact
 from modelbuild.attribute import Dependency, ResolvedTarget
 from modelbuild.configuration.toolchain_resolution import Resolution, resolve
@@ -177,6 +178,8 @@ class Context:
 
         executable: the outputs are programs, whatever mode the command leaves them in.
         """
+        if "\0" in command:
+            self.fail("the command holds a NUL character, which no program can be given")
         params = {"command": command, "executable": executable}
         self._add(ShellTool(), params, inputs, outputs, mnemonic, progress=progress)
 
@@ -201,6 +204,15 @@ class Context:
         """Refuse the target; the BUILD line is added to the error."""
         raise AnalysisError(f"`{self.label}`: {message}", hint=hint)
 
+    def _check_plain(self, mnemonic: str, params: Mapping[str, Any]) -> None:
+        try:
+            canonical(params)
+        except (TypeError, ValueError) as error:
+            raise AnalysisError(
+                f"`{self.label}`: the parameters of action {mnemonic} are not plain JSON data",
+                notes=(str(error),),
+            ) from None
+
     def _declare(self, path: str, kind: str) -> Artifact:
         full = output_path(self.label, path, self._surroundings.prefix)
         if full in self._declared:
@@ -218,6 +230,8 @@ class Context:
         mnemonic: str,
         **fields: Any,
     ) -> None:
+        if not isinstance(tool, ShellTool | WriteTool):  # whose parameters are ours, and plain
+            self._check_plain(mnemonic, params)
         if not outputs:
             raise AnalysisError(f"`{self.label}`: action {mnemonic} declares no output")
         action = Action(tool, params, dict(inputs), dict(outputs))

@@ -53,7 +53,7 @@ def call_rule(rule: Rule, context: Context, target: Target) -> Providers:
         providers = by_class(rule.analyze(context))
     except ModelbuildError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)[1:]
         notes = tuple(f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}" for frame in frames)
         raise AnalysisError(

@@ -215,6 +215,8 @@ class BuildFileEvaluator:
         for name, value in (("include", include), ("exclude", exclude)):
             if isinstance(value, str) or not isinstance(value, (list, tuple)):
                 raise LoadError(f"`{name}` of `glob` must be a list of patterns")
+        if allow_empty not in (True, False):
+            raise LoadError("`allow_empty` of `glob` must be True or False")
         found = self._files.glob(include, exclude, directories=not exclude_directories)
         if not found and not allow_empty:
             patterns = ", ".join(f"`{pattern}`" for pattern in include)

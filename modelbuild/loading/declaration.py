@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,11 +17,11 @@ from modelbuild.label import Label, parse_label
 from modelbuild.loading.attribute_error import attribute_errors, describe
 from modelbuild.loading.build_file import RECORDED_FUNCTIONS
 from modelbuild.loading.evaluator import EvaluatedPackage, RecordedCall
+from modelbuild.loading.function_call import arguments_of
 from modelbuild.loading.package import Package, Target
 from modelbuild.loading.rule_file import RuleClasses
 from modelbuild.loading.select import is_configurable, selects, variants
 from modelbuild.loading.source_file import BUILD_FILE, place_in_call, source_line, str_path
-from modelbuild.loading.suggestion import did_you_mean
 from modelbuild.loading.visibility import (
     PRIVATE,
     PUBLIC,
@@ -30,22 +31,6 @@ from modelbuild.loading.visibility import (
     parse_visibility,
 )
 from modelbuild.rule import COMMON_ATTRIBUTES, Rule
-
-_SIGNATURES: dict[str, tuple[str, ...]] = {
-    "exports_files": ("srcs", "visibility", "licenses"),
-    "licenses": ("license_types",),
-    "package": (
-        "default_visibility",
-        "default_testonly",
-        "default_deprecation",
-        "default_compatible_with",
-        "default_restricted_to",
-        "features",
-        "licenses",
-    ),
-    "package_group": ("name", "packages", "includes"),
-}
-
 
 _PLAIN_ATTRIBUTES = COMMON_ATTRIBUTES - {"target_compatible_with"}
 
@@ -139,7 +124,7 @@ class PackageDeclaration:
         return error
 
     def _function(self, call: RecordedCall, location: Location) -> None:
-        arguments = _bind(call)
+        arguments = arguments_of(call)
         if call.rule == "package":
             if self._seen_package:
                 raise LoadError("`package` is called twice")
@@ -149,12 +134,9 @@ class PackageDeclaration:
                 self._default_visibility = self._visibility(visibility, "default_visibility")
             self._default_testonly = bool(arguments.get("default_testonly", False))
         elif call.rule == "exports_files":
-            files = arguments.get("srcs")
-            if not isinstance(files, list):
-                raise LoadError("`exports_files` needs a list of files")
             visibility = arguments.get("visibility")
             seen_by = (PUBLIC,) if visibility is None else self._visibility(visibility, "visibility")
-            for file in files:
+            for file in arguments["srcs"]:
                 label = parse_label(_string(file, "srcs"), self._package, self._repository)
                 if (label.repository, label.package) != (self._repository, self._package):
                     raise LoadError(f"`{file}` is not in this package and cannot be exported by it")
@@ -169,7 +151,7 @@ class PackageDeclaration:
         return parse_visibility(value, self._package, self._repository)
 
     def _group(self, arguments: Mapping[str, Any], location: Location) -> None:
-        name = _string(arguments.get("name"), "name")
+        name = _string(arguments["name"], "name")
         label = parse_label(f":{name}", self._package, self._repository)
         packages, includes = arguments.get("packages") or [], arguments.get("includes") or []
         if name in self._groups:
@@ -246,7 +228,7 @@ class PackageDeclaration:
         self._add(target)
 
     def _duplicate(self, key: str, labels: list[Label], target: Label, location: Location) -> None:
-        twice = next(label for label in labels if labels.count(label) > 1)
+        twice = next(label for label, count in Counter(labels).items() if count > 1)
         where = place_in_call(self._root, location, rf"(?<![\w\"']){key}(?=\s*=(?!=))")
         raise LoadError(f"`{twice}` stands twice in attribute `{key}` of `{target}`", location=where)
 
@@ -354,13 +336,13 @@ def crossing_error(label: Label, crossed: str) -> LoadError:
     return LoadError(f"`{label}` crosses into package `//{crossed}`", hint=f"did you mean `{right}`?")
 
 
-def combined(errors: Sequence[ModelbuildError]) -> ModelbuildError:
-    """The first error, with the others as notes."""
+def combined(errors: Sequence[ModelbuildError], *, complete: bool = True) -> ModelbuildError:
+    """The first error, with the others as notes. complete: whether these are all that there are."""
     first = errors[0]
     if len(errors) > 1:
         shown = [f"also at {e.location}: {e.message}" for e in errors[1:6]]
         if len(errors) > 6:
-            shown.append(f"and {len(errors) - 6} more errors")
+            shown.append(f"and {'' if complete else 'at least '}{len(errors) - 6} more errors")
         first.notes = (*first.notes, *shown)
     return first
 
@@ -416,20 +398,6 @@ def _dependency_fields(rule_class: type[Rule]) -> tuple[str, ...]:
         for name, field in rule_class.model_fields.items()
         if name not in _PLAIN_ATTRIBUTES and _may_hold_dependency(field.annotation)
     )
-
-
-def _bind(call: RecordedCall) -> dict[str, Any]:
-    names = _SIGNATURES[call.rule]
-    if len(call.positional) > len(names):
-        raise LoadError(f"`{call.rule}` takes at most {len(names)} arguments")
-    arguments = dict(zip(names, call.positional, strict=False))
-    for name, value in call.attributes.items():
-        if name not in names:
-            raise LoadError(f"`{call.rule}` has no argument `{name}`", hint=did_you_mean(name, names))
-        if name in arguments:
-            raise LoadError(f"argument `{name}` of `{call.rule}` is given twice")
-        arguments[name] = value
-    return arguments
 
 
 def _string(value: Any, attribute: str) -> str:

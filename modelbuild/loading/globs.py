@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from modelbuild.errors import LoadError
-from modelbuild.loading.source_file import BUILD_FILE
+from modelbuild.loading.source_file import BUILD_FILE, is_text
 
 _Matcher = Callable[[str], bool]
 
@@ -100,7 +100,7 @@ class PackageFiles:
         self.listed.add(full)
         try:
             with os.scandir(full) as entries:
-                listing = tuple(sorted((e.name, _is_directory(e)) for e in entries if _is_text(e.name)))
+                listing = tuple(sorted((e.name, _is_directory(e)) for e in entries if is_text(e.name)))
         except OSError as error:
             raise LoadError(f"`{full}` cannot be listed: {error.strerror}") from error
         self._entries[directory] = listing
@@ -167,8 +167,3 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file name is UTF-8: no label can name another."""
-    return not any("\udc80" <= character <= "\udcff" for character in name)

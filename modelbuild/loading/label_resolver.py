@@ -14,6 +14,9 @@ from modelbuild.loading.source_file import place_in_call, source_line
 from modelbuild.loading.suggestion import did_you_mean
 from modelbuild.loading.visibility import PackageGroup, Visibility, is_visible
 
+PASS_ON_TESTONLY = frozenset({"alias", "test_suite"})
+"""Rules that may name what is `testonly` without being it; of an alias, who uses it is asked, as in Bazel."""
+
 
 class LabelResolver:
     """Finds targets and source files, and checks who uses them. sources: label -> absolute path, so far.
@@ -95,7 +98,12 @@ class LabelResolver:
             return
         if not _same_package(user.label, target.label):
             self._check_visible(user, label, target.visibility, target)
-        if target.testonly and not user.testonly and user.rule != "test_suite":
+        if target.rule != "alias" and target.testonly and user.rule not in PASS_ON_TESTONLY:
+            self.check_testonly(user, target, label)
+
+    def check_testonly(self, user: Target, target: Target, label: Label) -> None:
+        """Raise LoadError when `user`, who refers to `label`, is more public than what that leads to."""
+        if target.testonly and not user.testonly:
             raise self.at(
                 user,
                 label,

@@ -10,7 +10,7 @@ from modelbuild.label import Label, parse_label
 from modelbuild.loading.build_options import HOST_PLATFORM, BuildOptions
 from modelbuild.loading.declaration import combined
 from modelbuild.loading.evaluator import Evaluator, Limits
-from modelbuild.loading.label_resolver import LabelResolver
+from modelbuild.loading.label_resolver import PASS_ON_TESTONLY, LabelResolver
 from modelbuild.loading.loaded_packages import LoadedPackages
 from modelbuild.loading.package import (
     ConfigurationRoots,
@@ -23,6 +23,9 @@ from modelbuild.loading.rule_file import builtin_rules
 from modelbuild.loading.source_file import BUILD_FILE
 from modelbuild.loading.visibility import group_labels
 from modelbuild.loading.workspace import Workspace
+
+_MANY_ERRORS = 100
+"""More labels that lead nowhere than these say nothing more."""
 
 
 def load_graph(
@@ -182,6 +185,10 @@ class _Loading:
                             error.notes = (*error.notes, f"`{target.rule}` takes toolchains of this type")
                             error.hint = _toolchain_type_hint(label)
                         errors.append(error)
+                        if (
+                            len(errors) >= _MANY_ERRORS
+                        ):  # To look for the place and a hint of each takes time.
+                            raise combined(errors, complete=False) from None
                         continue
                     if other is not None:
                         needed.append(other)
@@ -190,7 +197,26 @@ class _Loading:
             if errors:
                 raise combined(errors)
             level = [target for label, target in following.items() if label not in edges]
-        return _sorted(roots, edges)
+        order = _sorted(roots, edges)
+        if not self._for_query:
+            self._check_behind_aliases(order, edges)
+        return order
+
+    def _check_behind_aliases(self, order: Sequence[Target], edges: Mapping[Label, Sequence[Target]]) -> None:
+        """Raise LoadError for a user of an alias that leads to something `testonly`."""
+        hidden: dict[Label, Target] = {}
+        for target in order:
+            for other in edges[target.label]:
+                if other.rule == "alias":
+                    found = hidden.get(other.label)
+                else:
+                    found = other if target.rule == "alias" and other.testonly else None
+                if found is None:
+                    continue
+                if target.rule == "alias":
+                    hidden[target.label] = found
+                elif target.rule not in PASS_ON_TESTONLY:
+                    self._resolver.check_testonly(target, found, other.label)
 
 
 def _toolchain_type_hint(label: Label) -> str:

@@ -96,7 +96,7 @@ class RuleClasses:
             return _run_file(path)
         except LoadError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failed(error, path, label) from error
 
     def _installed_name(self, label: Label) -> str:
@@ -174,7 +174,7 @@ def _run_file(path: str) -> ModuleType:
     return module
 
 
-def _failed(error: Exception, path: str, label: Label) -> LoadError:
+def _failed(error: BaseException, path: str, label: Label) -> LoadError:
     """A mistake in a rule file, at the line of that file."""
     shown = str_path(label)
     if isinstance(error, SyntaxError) and error.filename == path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import stat
@@ -28,6 +29,12 @@ def read_source(path: str, shown: str, what: str = "BUILD file") -> str:
         raise LoadError(f"{what} `{shown}` does not exist") from None
     except OSError as error:
         raise LoadError(f"`{shown}` cannot be read: {error.strerror}") from None
+    if data.startswith(codecs.BOM_UTF8):
+        raise LoadError(
+            f"`{shown}` starts with a byte order mark",
+            location=Location(shown, 1),
+            hint="save it as UTF-8 without BOM",
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -35,6 +42,11 @@ def read_source(path: str, shown: str, what: str = "BUILD file") -> str:
         raise LoadError(
             f"`{shown}` is not UTF-8: byte 0x{data[error.start]:02x}", location=Location(shown, line)
         ) from None
+
+
+def is_text(name: str) -> bool:
+    """Whether a file name is UTF-8: no label can name another."""
+    return not any("\udc80" <= character <= "\udcff" for character in name)
 
 
 def str_path(label: Label) -> str:

@@ -34,6 +34,8 @@ _TAB = re.compile(
     re.DOTALL,
 )
 """Strings and comments, which stay, and tabs, which the engine refuses outside of them."""
+_STRING = re.compile(r'"(?:\\.|[^"\\])*"')
+_NOT_FINITE = re.compile(r"[+-]?\b(nan|inf)\b")
 _SUGGESTION = re.compile(r", did you mean (`[^`]*`)\?")
 _LOAD = re.compile(r"\bload\s*\(")
 _MAX_DEPTH = 100
@@ -116,6 +118,7 @@ class Interpreter:
         for name, function in natives.items():
             module.add_callable(name, self._guarded(function, name))
         module.add_callable("__record", self._guarded(self._recorded))
+        module.add_callable("__check_numbers", self._guarded(self._check_numbers))
         return module
 
     def _frozen(self, module: engine.Module, source: str) -> engine.FrozenModule:
@@ -123,13 +126,21 @@ class Interpreter:
         engine.eval(module, ast, self._globals)
         return module.freeze()
 
-    def _recorded(self, rule: str, positional: list[Any], attributes: dict[str, Any], stack: str) -> None:
+    def _recorded(self, rule: str, positional: list[Any], attributes: dict[str, Any], stack: str) -> bool:
+        """Record a call. Whether there is a None in it: numbers that are not finite arrive as None, too."""
         frames = parse_frames(stack)
         functions = [(path, name) for path, _, name in frames]
         if len(frames) > 2 and len(set(functions)) < len(functions):
             name = next(name for path, name in functions if functions.count((path, name)) > 1)
             raise LoadError(f"macro `{name}` calls itself", hint="there is no recursion in Starlark")
         self._record(RuleCall(rule, positional, attributes, frames))
+        return _holds_none(positional) or _holds_none(attributes)
+
+    def _check_numbers(self, rule: str, written: str) -> None:
+        """Refuse what would silently become an attribute's default. written: the call's arguments."""
+        found = _NOT_FINITE.search(_STRING.sub("", written))
+        if found:
+            raise LoadError(f"`{rule}` is given the number `{found.group()}`", hint="numbers must be finite")
 
     def _print(self, text: str, stack: str) -> None:
         frames = parse_frames(stack)
@@ -265,16 +276,30 @@ def make_select(branches: dict[str, Any], no_match_error: str = "") -> list[Any]
     """What `select({...})` gives in a BUILD file. Raises LoadError."""
     if not isinstance(branches, dict) or not branches:
         raise LoadError("`select` needs a dictionary with at least one condition")
+    for key in branches:
+        if not isinstance(key, str):
+            raise LoadError(f"a condition of `select` is a label, not {key!r}")
+    if not isinstance(no_match_error, str):
+        raise LoadError(f"`no_match_error` of `select` must be a string, not {no_match_error!r}")
     for value in branches.values():
         if isinstance(value, list) and any(isinstance(item, Select) for item in value):
             raise LoadError("`select` cannot hold another `select`")
     return [engine.OpaquePythonObject(Select(tuple(branches.items()), no_match_error))]
 
 
+def _holds_none(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return value is None
+    return any(map(_holds_none, value))
+
+
 def _recorder(name: str, rule: str) -> str:
     return (
         f"def {name}(*args, **kwargs):\n"
-        f'    __record("{rule}", args, kwargs, str(call_stack(strip_frames = 1)))\n'
+        f'    if __record("{rule}", args, kwargs, str(call_stack(strip_frames = 1))):\n'
+        f'        __check_numbers("{name}", repr(args) + repr(kwargs))\n'
     )
 
 
@@ -301,6 +326,10 @@ def _plain(message: str) -> str:
     if message.startswith("Parse error: "):
         problem = message.removeprefix("Parse error: ").partition(", expected one of ")[0]
         return f"syntax error: {problem}"
+    if "for integer string conversion" in message:
+        return "a number of thousands of digits cannot be given to a rule"
+    if "unhashable type" in message:
+        return "a key of a dictionary that is given to a rule must be a string"
     if "serde::serialize" in message:
         kind = re.search(r"on type `(\w+)`", message)
         name = kind.group(1) if kind else "value"

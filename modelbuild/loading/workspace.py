@@ -11,7 +11,7 @@ from typing import Any
 
 from modelbuild.errors import LoadError, Location, UsageError
 from modelbuild.loading.repository import repository_root
-from modelbuild.loading.source_file import BUILD_FILE, read_source
+from modelbuild.loading.source_file import BUILD_FILE, is_text, read_source
 from modelbuild.loading.suggestion import did_you_mean
 
 WORKSPACE_FILE = "modelbuild.toml"
@@ -142,7 +142,7 @@ class Workspace:
                             has_build_file = entry.is_file()
                         elif name in {WORKSPACE_FILE, _CACHE_TAG}:
                             nested |= directory != self.root and entry.is_file()
-                        if name.startswith(".") or entry.path in skipped:
+                        if name.startswith(".") or entry.path in skipped or not is_text(name):
                             continue
                         if entry.is_dir(follow_symlinks=False):
                             real = os.path.join(ancestors[-1], name)

@@ -68,3 +68,28 @@ def test_an_output_that_the_rule_forgets_to_make_is_its_mistake(tmp_path: Path) 
         analysis(tmp_path, "load('//rules/forgetful:rule.py', 'forgetful')\nforgetful(name = 'f')\n")
     assert caught.value.location is not None
     assert str(caught.value.location) == "BUILD.models:2"
+
+
+def test_a_command_with_a_nul_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AnalysisError, match="`//:g`: the command holds a NUL character"):
+        analysis(tmp_path, "genrule(name = 'g', outs = ['o'], cmd = 'echo \\0 > $@')\n")
+
+
+def test_parameters_that_no_key_can_hold_are_refused(tmp_path: Path) -> None:
+    rule = tmp_path / "rules" / "rule.py"
+    rule.parent.mkdir()
+    rule.write_text(
+        "from typing import Any\n"
+        "from modelbuild.api import PythonTool, Rule\n"
+        "class Any_(Rule):\n"
+        "    value: Any\n"
+        "    def analyze(self, ctx):\n"
+        "        out = ctx.declare_file('out')\n"
+        "        ctx.run(tool=PythonTool(__file__), mnemonic='Keep', inputs={}, outputs={'out': out},\n"
+        "                params={'value': self.value})\n"
+        "        return []\n"
+    )
+    (rule.parent / "BUILD.models").touch()
+    with pytest.raises(AnalysisError, match="the parameters of action Keep are not plain") as caught:
+        analysis(tmp_path, "load('//rules:rule.py', 'any_')\nany_(name = 'x', value = {1: 2})\n")
+    assert caught.value.notes == ("a parameter's key is a string, not 1",)

@@ -209,6 +209,16 @@ def test_testonly_may_depend_on_testonly(tree: Tree) -> None:
     assert tree.match("//:b") == ["//:b"]
 
 
+def test_an_alias_of_what_is_testonly_need_not_be_so_itself(tree: Tree) -> None:
+    tree.write(
+        "BUILD.models",
+        "filegroup(name = 'a', testonly = True)\nalias(name = 'b', actual = ':a')\n"
+        "alias(name = 'c', actual = ':d', testonly = True)\nfilegroup(name = 'd')\n"
+        "filegroup(name = 'e', srcs = [':b', ':c'], testonly = True)\nfilegroup(name = 'f', srcs = [':c'])\n",
+    )
+    assert tree.match("//:b", "//:e", "//:f") == ["//:b", "//:e", "//:f"]
+
+
 def test_a_name_may_hold_slashes(tree: Tree) -> None:
     tree.write("BUILD.models", "filegroup(name = 'a/b')\n")
     assert tree.load("//:a/b").requested == (Label("", "", "a/b"),)

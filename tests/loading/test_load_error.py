@@ -104,6 +104,14 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     "bzl_rule_at_top": ({BUILD: "load(':m.bzl', 'm')\n", "m.bzl": "m = native.glob(['*'])\n"}, ["//..."]),
     "function_as_attribute": ({BUILD: "filegroup(name = 'x', srcs = glob)\n"}, ["//..."]),
     "not_utf8": ({BUILD: "# ok\nx = '\udcff'\n"}, ["//..."]),
+    "byte_order_mark": ({BUILD: "\ufefffilegroup(name = 'x')\n"}, ["//..."]),
+    "infinite": (
+        {BUILD: SQUEEZE + "squeeze(name = 'x', model = ':m', ratio = {'mlp': 1e308 * 10})\n"},
+        ["//..."],
+    ),
+    "no_number": ({BUILD: "genrule(name = 'nan', outs = [], local = float('nan'))\n"}, ["//..."]),
+    "endless_number": ({BUILD: "filegroup(name = 'x', testonly = 1 << 20000)\n"}, ["//..."]),
+    "tuple_as_key": ({BUILD: "filegroup(name = 'x', exec_properties = {(1, 2): 'y'})\n"}, ["//..."]),
     # glob
     "glob_parent": ({BUILD: "filegroup(\n    name = 'x',\n    srcs = glob(['../*']),\n)\n"}, ["//..."]),
     "glob_absolute": ({BUILD: "glob(['/etc/*'])\n"}, ["//..."]),
@@ -111,6 +119,7 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     "glob_string": ({BUILD: "glob('*.txt')\n"}, ["//..."]),
     "glob_nothing": ({BUILD: "glob(['*.nope'], allow_empty = False)\n"}, ["//..."]),
     "glob_stars": ({BUILD: "glob(['a**'])\n"}, ["//..."]),
+    "glob_bad_flag": ({BUILD: "glob(['a'], allow_empty = 'x')\n"}, ["//..."]),
     "glob_bad_argument": ({BUILD: "glob(['a'], excludes = [])\n"}, ["//..."]),
     # declarations
     "no_name": ({BUILD: "filegroup(srcs = [])\n"}, ["//..."]),
@@ -177,6 +186,8 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "select_name": ({BUILD: "filegroup(name = select({'//conditions:default': 'a'}))\n"}, ["//..."]),
     "select_empty": ({BUILD: "x = select({})\n"}, ["//..."]),
+    "select_key": ({BUILD: "x = select({1: []})\n"}, ["//..."]),
+    "select_message": ({BUILD: "x = select({':a': []}, no_match_error = 3)\n"}, ["//..."]),
     "select_nested": ({BUILD: "x = select({'a': select({'b': []})})\n"}, ["//..."]),
     "select_scalar_concatenated": (
         {BUILD: "filegroup(name = 'x', srcs = ['a'] + select({'//conditions:default': 'b'}))\n"},
@@ -184,6 +195,11 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "package_twice": ({BUILD: "package()\npackage()\n"}, ["//..."]),
     "package_argument": ({BUILD: "package(default_visiblity = [])\n"}, ["//..."]),
+    "package_positional": ({BUILD: "package(['//visibility:public'])\n"}, ["//..."]),
+    "package_wrong_type": ({BUILD: "package(default_testonly = 'yes')\n"}, ["//..."]),
+    "group_wrong_type": ({BUILD: "package_group(\n    name = 'g',\n    packages = '//a',\n)\n"}, ["//..."]),
+    "licenses_nothing": ({BUILD: "licenses()\n"}, ["//..."]),
+    "package_of_dots": ({BUILD: "filegroup(name = 'x', visibility = ['//a/...'])\n"}, ["//..."]),
     "visibility_word": ({BUILD: "filegroup(name = 'x', visibility = ['//visibility:pubic'])\n"}, ["//..."]),
     "export_of_other_package": ({BUILD: "exports_files(['//a:b'])\n"}, ["//..."]),
     # rule files
@@ -191,6 +207,10 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     "rule_file_missing": ({BUILD: "load('//rules:rules.py', 'squeeze')\n"}, ["//..."]),
     "rule_file_outside": ({BUILD: "load(':r.py', 'r')\n", "r.py": ""}, ["//..."]),
     "rule_file_syntax": ({BUILD: "load('//rules:r.py', 'r')\n", "rules/r.py": "x = 1\ndef f(:\n"}, ["//..."]),
+    "rule_file_exits": (
+        {BUILD: "load('//rules:r.py', 'r')\n", "rules/r.py": "\nraise SystemExit(3)\n"},
+        ["//..."],
+    ),
     "rule_file_raises": ({BUILD: "load('//rules:r.py', 'r')\n", "rules/r.py": "\nx = 1 / 0\n"}, ["//..."]),
     "repository_unknown": ({BUILD: "load('@acme//:r.py', 'r')\n"}, ["//..."]),
     # labels
@@ -238,6 +258,21 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "testonly": (
         {BUILD: "filegroup(name = 'y', testonly = True)\nfilegroup(name = 'x', srcs = [':y'])\n"},
+        ["//:x"],
+    ),
+    "testonly_behind_an_alias": (
+        {
+            BUILD: "filegroup(name = 'y', testonly = True)\nalias(name = 'b', actual = ':y')\n"
+            "alias(name = 'a', actual = ':b')\nfilegroup(name = 'x', srcs = [':a'])\n"
+        },
+        ["//:x"],
+    ),
+    "missing_by_the_hundred": (
+        {BUILD: "filegroup(name = 'x', srcs = [str(i) for i in range(50000)])\n"},
+        ["//:x"],
+    ),
+    "twice_in_a_long_list": (
+        {BUILD: "filegroup(name = 'x', srcs = [str(i) for i in range(50000)] + ['49999'])\n"},
         ["//:x"],
     ),
     "cycle": (

@@ -86,6 +86,8 @@ def test_packages_are_found_where_a_person_expects_them(tmp_path: Path) -> None:
     os.symlink(root, root / "a" / "loop")
     os.symlink("b", root / "a" / "b" / "b")
     os.symlink("nowhere", root / "a" / "broken")
+    os.mkdir(os.fsencode(root) + b"/\xff")  # no label can name it
+    (Path(os.fsdecode(os.fsencode(root) + b"/\xff")) / "BUILD.models").touch()
     workspace = open_workspace(str(root))
     assert workspace.find_packages().packages == tuple(sorted(wanted))
     assert workspace.find_packages("a/c").packages == ("a/c/d",)
