@@ -41,9 +41,11 @@ class ConfigSettingInfo(Provider):
     def requirements(self) -> frozenset[str]:
         """What decides which of two conditions is the more specific one: the one that asks for more.
 
-        As in Bazel, constraint values do not count: no condition holds more strongly than another.
+        Constraint values count as variables do. Newer versions of Bazel do so, too; older ones forgot them
+        (https://github.com/bazelbuild/bazel/issues/14604).
         """
-        return frozenset(f"{name}={value}" for name, value in self.defines)
+        values = (str(value.label) for value in self.constraints)
+        return frozenset((*values, *(f"{name}={value}" for name, value in self.defines)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 CASES = Path(__file__).parent / "platforms.txt"
 PLATFORMS = ("drone", "fast_drone", "phone", "bare")
 DEFINES = ((), ("mode=debug",), ("mode=debug", "speed=fast"))
+NEWER = frozenset({"//p:two", "//p:define_and_cpu", "//p:define_over_cpu"})
+"""Bazel 4.2.3 forgets constraint values when it looks for the more specific condition; newer versions do not."""
 
 
 def theirs(twins: Twins, platform: str, defines: tuple[str, ...], targets: list[str]) -> dict[str, str]:
@@ -68,7 +70,7 @@ def refused(twins: Twins, platform: str, defines: tuple[str, ...], target: str) 
 def test_same_branches_and_refusals(twins: Twins, platform: str) -> None:
     files = unpack(CASES.read_text())
     twins.put(files)
-    targets = [label for label in labels(files) if label.startswith("//p:")]
+    targets = [label for label in labels(files) if label.startswith("//p:") and label not in NEWER]
     different = []
     for defines in DEFINES:
         expected = theirs(twins, platform, defines, targets)
@@ -85,3 +87,12 @@ def test_same_branches_and_refusals(twins: Twins, platform: str) -> None:
             if target not in expected and not refused(twins, platform, defines, target)
         ]
     assert not different, "\n".join(different)
+
+
+def test_constraint_values_count_as_in_newer_versions(twins: Twins) -> None:
+    twins.put(unpack(CASES.read_text()))
+    expected = theirs(twins, "drone", ("mode=debug",), sorted(NEWER))
+    assert expected == {"//p:define_over_cpu": "debug\n"}
+    assert refused(twins, "drone", ("mode=debug",), "//p:define_over_cpu")
+    found = ours(twins, "drone", ("mode=debug",), sorted(NEWER - set(expected)))
+    assert found == {"//p:two": "both\n", "//p:define_and_cpu": "arm\n"}

@@ -12,6 +12,11 @@ GENRULE = """
     config_setting(name = "fast", constraint_values = ["//platforms:fast"])
     config_setting(name = "debug", define_values = {"mode": "debug"})
     config_setting(name = "debug_fast", define_values = {"mode": "debug", "speed": "fast"})
+    config_setting(
+        name = "debug_on_fast",
+        constraint_values = ["//platforms:fast"],
+        define_values = {"mode": "debug"},
+    )
     config_setting(name = "debug_too", values = {"define": "mode=debug"})
     genrule(name = "g", outs = ["g.txt"], cmd = select({%s}))
 """
@@ -31,15 +36,25 @@ def test_a_constraint_value_is_a_condition_and_the_default_takes_the_rest(found:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_condition_that_asks_for_more_defines_wins_wherever_it_stands(found: Analyze, order: int) -> None:
-    branches = ["':debug': 'debug'", "':debug_fast': 'both'", "'@platforms//cpu:aarch64': 'arm'"][::order]
+    branches = ["':debug': 'debug'", "':debug_fast': 'both'", "'//conditions:default': 'other'"][::order]
     assert chosen(found, ", ".join(branches), mode="debug", speed="fast") == "both"
     assert chosen(found, ", ".join(branches), mode="debug") == "debug"
-    assert chosen(found, ", ".join(branches)) == "arm"
+    assert chosen(found, ", ".join(branches)) == "other"
 
 
-def test_constraint_values_make_no_condition_more_specific(found: Analyze) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_condition_that_asks_for_more_constraint_values_wins(found: Analyze, order: int) -> None:
+    branches = ["':arm_linux': 'both'", "'@platforms//cpu:aarch64': 'arm'"][::order]
+    assert chosen(found, ", ".join(branches)) == "both"
+    aliased = ["':arm_linux': 'both'", "'@platforms//cpu:arm64': 'arm'"][::order]  # an alias of aarch64
+    assert chosen(found, ", ".join(aliased)) == "both"
+
+
+def test_a_variable_beside_a_constraint_value_is_more_specific_than_either(found: Analyze) -> None:
+    branches = "':debug': 'debug', ':fast': 'fast', ':debug_on_fast': 'both'"
+    assert chosen(found, branches, "//platforms:fast-drone", mode="debug") == "both"
     with pytest.raises(LoadError, match="several conditions of this `select` hold"):
-        chosen(found, "':arm_linux': 'both', '@platforms//cpu:aarch64': 'arm'")
+        chosen(found, "':debug': 'debug', ':fast': 'fast'", "//platforms:fast-drone", mode="debug")
 
 
 def test_two_conditions_of_which_none_is_more_specific_are_an_error(found: Analyze) -> None:
