@@ -84,6 +84,11 @@ class PlatformInfo(Provider):
         """Whether the platform has this value."""
         return self.value(value.setting) == value.label
 
+    def described(self) -> str:
+        """What it is, for messages: `//p:drone` has `@platforms//cpu:aarch64`, ..."""
+        values = ", ".join(f"`{value}`" for value in self.constraints.values())
+        return f"`{self.label}` has {values or 'no constraint value'}"
+
     @property
     def cpu(self) -> str:
         """The name of its `@platforms//cpu` value, `aarch64`; empty when it states none."""

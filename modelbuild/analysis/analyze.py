@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from modelbuild.actions.action import Action
@@ -42,8 +42,7 @@ class Analysis:
     """What analysis hands on: the action graph, and every target's providers for `run` and reports.
 
     listings: directories of the machine that rules have listed. requested: what the requested labels lead to.
-    skipped: requested by a wildcard and impossible on the platform, with the reason. resolutions: how each
-    toolchain was chosen, as text.
+    skipped: requested by a wildcard and impossible on the platform, with the reason.
     """
 
     graph: ActionGraph
@@ -51,22 +50,23 @@ class Analysis:
     requested: Mapping[Label, AnalyzedTarget]
     listings: tuple[str, ...] = ()
     skipped: tuple[tuple[Label, str], ...] = ()
-    resolutions: tuple[str, ...] = ()
 
 
-def analyze(targets: TargetGraph) -> Analysis:
+def analyze(targets: TargetGraph, tell: Callable[[str], None] = lambda _: None) -> Analysis:
     """Configure the targets and run their rules, dependencies first. Touches no artifact.
 
+    tell: takes how each toolchain was chosen, also for a target that is then refused.
     Raises AnalysisError and LoadError, located at the BUILD line of the target that is wrong.
     """
-    return _Analyzer(configure(targets)).analysis()
+    return _Analyzer(configure(targets), tell).analysis()
 
 
 class _Analyzer:
     """One call of analyze."""
 
-    def __init__(self, configured: ConfiguredTargetGraph) -> None:
+    def __init__(self, configured: ConfiguredTargetGraph, tell: Callable[[str], None]) -> None:
         self._configured = configured
+        self._tell = tell
         self._targets = configured.targets
         # A file of another repository is known by its absolute path; one of the workspace by a relative one.
         self._analyzed: dict[ConfiguredKey, AnalyzedTarget] = {
@@ -78,7 +78,7 @@ class _Analyzer:
         self._incompatible = {each.key: each.incompatible for each in configured.order if each.incompatible}
         self._actions: list[Action] = []
         self._listings: list[str] = []
-        self._resolutions: dict[str, None] = {}
+        self._told: set[str] = set()
         self._declared_by: dict[str, Label] = {}
         self._folders: dict[str, ConfiguredTarget] = {}
 
@@ -101,7 +101,6 @@ class _Analyzer:
             requested,
             tuple(dict.fromkeys(self._listings)),
             self._configured.skipped,
-            tuple(self._resolutions),
         )
 
     def _analyze(self, configured: ConfiguredTarget) -> None:
@@ -113,7 +112,13 @@ class _Analyzer:
             declared_at=str(target.location),
             surroundings=self._surroundings(configured),
         )
-        providers = call_rule(rule, context, target)
+        try:
+            providers = call_rule(rule, context, target)
+        finally:
+            for text in context.resolutions:
+                if text not in self._told:
+                    self._told.add(text)
+                    self._tell(text)
         default = providers.get(DefaultInfo)
         validations: dict[Artifact, None] = {}
         for key in configured.dependencies.values():
@@ -126,8 +131,6 @@ class _Analyzer:
         result = AnalyzedTarget(label, target.rule, providers, tuple(validations))
         self._add_actions(configured, context.actions)
         self._listings += context.listings
-        for resolution in context.resolutions.values():
-            self._resolutions |= dict.fromkeys(["\n".join(resolution.lines())])
         self._analyzed[configured.key] = result
         for file in target.outputs:
             if file == target.label:  # as in Bazel: the label then means the target

@@ -62,7 +62,9 @@ class Context:
     ) -> None:
         self.label = label
         self._surroundings = surroundings
-        self.resolutions: dict[tuple[Label, Label], Resolution] = {}
+        self._resolutions: dict[tuple[Label, Label], Resolution] = {}
+        self._takes_first: set[tuple[Label, Label]] = set()
+        self._choices: list[str] = []
         self._declared_at = declared_at
         self.actions: list[Action] = []
         self.listings: list[str] = []
@@ -85,18 +87,32 @@ class Context:
         if toolchain_type not in self._surroundings.toolchain_types or self._surroundings.host is None:
             raise AnalysisError(f"the rule of `{self.label}` has no toolchain type `{toolchain_type}`")
         key = (toolchain_type, target.label)
-        if key not in self.resolutions:
-            self.resolutions[key] = resolve(
+        if key not in self._resolutions:
+            self._resolutions[key] = resolve(
                 toolchain_type, target, self._surroundings.host, self._surroundings.toolchains
             )
-        return self.resolutions[key]
+        return self._resolutions[key]
 
     def toolchain(self, toolchain_type: Label) -> DeclaredToolchainInfo:
         """The toolchain to use: the first that fits. Raises AnalysisError when none does."""
         resolution = self.toolchains(toolchain_type)
         if not resolution.accepted:
             raise self.no_toolchain(resolution)
+        self._takes_first.add((toolchain_type, self.platform.label))
         return resolution.accepted[0]
+
+    def record_choice(self, text: str) -> None:
+        """Say how a choice among `toolchains` was made, for `--toolchain-resolution-debug`."""
+        self._choices.append(text)
+
+    @property
+    def resolutions(self) -> tuple[str, ...]:
+        """How toolchains were chosen so far, for `--toolchain-resolution-debug`."""
+        found = (
+            "\n".join(resolution.lines(takes_first=key in self._takes_first))
+            for key, resolution in self._resolutions.items()
+        )
+        return (*found, *self._choices)
 
     def no_toolchain(self, resolution: Resolution) -> AnalysisError:
         """The error that none fits, with the reason for each."""

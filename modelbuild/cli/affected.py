@@ -30,7 +30,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--tests", action="store_true", help="only tests")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    add_platform_flags(parser)
+    add_platform_flags(parser, resolves=False)
     add_workspace_flags(parser)
 
 

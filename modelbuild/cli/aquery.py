@@ -38,7 +38,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
 
     invocation = open_invocation(args, terminal)
     request = load_request(args, invocation, [*args.targets, *args.rest])
-    targets, analysis = load_and_analyze(request)
+    targets, analysis = load_and_analyze(request, terminal.say)
     graph = analysis.graph
     wanted = {targets.generated.get(label, label) for label in targets.requested}
     actions = [action for action in graph.actions if args.deps or action.owner in wanted]

@@ -125,8 +125,8 @@ def add_workspace_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", metavar="NAME", help="settings of `[profile.NAME]` in modelbuild.toml")
 
 
-def add_platform_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of the commands that configure targets."""
+def add_platform_flags(parser: argparse.ArgumentParser, *, resolves: bool = True) -> None:
+    """Flags of the commands that configure targets. resolves: whether toolchains are chosen."""
     group = parser.add_argument_group("platform flags")
     group.add_argument(
         "--platform", metavar="LABEL", default="", help="build for this platform (default: this machine)"
@@ -136,7 +136,7 @@ def add_platform_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         action="append",
         default=[],
-        help="consider these toolchains before those of modelbuild.toml",
+        help="consider these toolchains before those of modelbuild.toml, the last first",
     )
     group.add_argument(
         "--define",
@@ -145,9 +145,10 @@ def add_platform_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a variable that `config_setting` asks for",
     )
-    group.add_argument(
-        "--toolchain-resolution-debug", action="store_true", help="say how each toolchain was chosen"
-    )
+    if resolves:
+        group.add_argument(
+            "--toolchain-resolution-debug", action="store_true", help="say how each toolchain was chosen"
+        )
 
 
 def add_build_flags(parser: argparse.ArgumentParser) -> None:

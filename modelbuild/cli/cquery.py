@@ -52,6 +52,10 @@ def run(args: Namespace, terminal: Terminal) -> int:
         expand_suites=False,
         options=build_options(args, invocation),
     )
+    if args.toolchain_resolution_debug:
+        from modelbuild.analysis.analyze import analyze  # noqa: PLC0415 - rules choose, and none has run yet
+
+        analyze(targets, terminal.say)
     platforms: dict[str, list[str]] = {}
     for each in configure_targets(targets).order:
         where = str(each.platform.label) if each.platform and each.key[1] else _ANY

@@ -34,7 +34,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     from modelbuild.driver.explaining import explain  # noqa: PLC0415
 
     invocation = open_invocation(args, terminal)
-    explanations = explain(load_request(args, invocation, [*args.targets, *args.rest]))
+    explanations = explain(load_request(args, invocation, [*args.targets, *args.rest]), terminal.say)
     if args.json:
         terminal.write(json.dumps([_row(item) for item in explanations], indent=2, ensure_ascii=False))
         return 0

@@ -85,7 +85,8 @@ def build_options(args: Namespace, invocation: Invocation) -> BuildOptions:
         if not name or not equals:
             raise UsageError(f"`--define {text}` gives no value", hint="write `--define NAME=VALUE`")
         defines[name] = value
-    extra = [pattern for text in args.extra_toolchains for pattern in text.split(",")]
+    # As in Bazel: of several flags the last goes before the others.
+    extra = [pattern for text in args.extra_toolchains for pattern in text.split(",")][::-1]
     return BuildOptions(
         absolute(args.platform, invocation),
         settings.platform,

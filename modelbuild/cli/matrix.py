@@ -39,7 +39,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     invocation = open_invocation(args, terminal)
     request = build_request(args, invocation, "build", [args.target] if args.target else [])
     page = open_for_writing(args.html, "--html") if args.html else None
-    plan = plan_matrix(request)
+    plan = plan_matrix(request, terminal.say)
     board = MatrixBoard(plan)
     options = console_options(args, above=board.rows)
     with open_console(terminal, invocation.root, options) as (sink, _):

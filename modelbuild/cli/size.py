@@ -47,7 +47,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
             hint="`modelbuild query 'kind(device_binary, //...)'` lists device binaries",
         )
     if args.toolchain_resolution_debug:
-        for text in dict.fromkeys("\n".join(size.resolution.lines()) for size in found):
+        for text in dict.fromkeys("\n".join(size.resolution.lines(takes_first=False)) for size in found):
             terminal.say(text)
     if args.json:
         document = {"schema": 1, "targets": [_document(size) for size in found]}

@@ -16,7 +16,7 @@ from modelbuild.errors import AnalysisError, LoadError, ModelbuildError
 from modelbuild.label import Label, parse_label
 from modelbuild.loading.declaration import LoadingContext, dependencies_of
 from modelbuild.loading.package import Target, TargetGraph
-from modelbuild.loading.select import Condition, choose, resolve_select
+from modelbuild.loading.select import Condition, Select, choose, resolve_select
 from modelbuild.platform import ConfigSettingInfo, ConstraintValueInfo, PlatformInfo
 from modelbuild.rule import Rule
 
@@ -62,8 +62,9 @@ class _Configuration:
                 requested.append((label, key))
             elif label in self._targets.named:
                 target = configured.target
+                where = f" for `{configured.platform.label}`" if configured.platform else ""
                 raise AnalysisError(
-                    f"`{label}` cannot be built for `{_name(configured.platform)}`",
+                    f"`{label}` cannot be built{where}",
                     location=target.location,
                     source_line=target.source_line(),
                     notes=(configured.incompatible,),
@@ -135,10 +136,7 @@ class _Configuration:
         dependencies: Sequence[Label] = target.dependencies
         rule = target.instance
         if rule is None:
-            attributes = resolve_select(
-                attributes,
-                lambda select: choose(select, lambda text: self._condition(target, text, platform)),
-            )
+            attributes = resolve_select(attributes, lambda select: self._branch(target, select, platform))
             rule = _parsed(target, attributes)
             dependencies = [label for labels in dependencies_of(rule).values() for label in labels]
         links = {label: self._key(label, platform) for label in dependencies}
@@ -163,6 +161,14 @@ class _Configuration:
             if missing:
                 return _incompatible(configured, f"it {missing}")
         return configured
+
+    def _branch(self, target: Target, select: Select, platform: PlatformInfo | None) -> str:
+        try:
+            return choose(select, lambda text: self._condition(target, text, platform))
+        except LoadError as error:
+            if platform is not None:
+                error.notes = (*error.notes, f"target platform {platform.described()}")
+            raise
 
     def _condition(self, target: Target, text: str, platform: PlatformInfo | None) -> Condition:
         assert platform is not None  # A target with a condition is sensitive.
@@ -259,7 +265,3 @@ def _incompatible(configured: ConfiguredTarget, reason: str) -> ConfiguredTarget
         configured.prefix,
         configured.key,
     )
-
-
-def _name(platform: PlatformInfo | None) -> str:
-    return str(platform.label) if platform else "any platform"

@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from modelbuild.analysis.context import Context
 from modelbuild.analysis.rule_call import Providers, call_rule, validated
+from modelbuild.artifact import Artifact
 from modelbuild.errors import AnalysisError, ModelbuildError
 from modelbuild.label import Label
 from modelbuild.loading.declaration import found_dependencies
 from modelbuild.loading.package import TargetGraph
-from modelbuild.provider import Provider
+from modelbuild.provider import DefaultInfo, Provider
 
 P = TypeVar("P", bound=Provider)
 
@@ -43,7 +44,8 @@ class StaticTargets:
         target = self.target(label, user)
         found = target.providers.get(provider)
         if not isinstance(found, provider):
-            raise AnalysisError(f"`{label}` is a {target.rule} and no {role}", notes=(f"needed by `{user}`",))
+            notes = (f"needed by `{user}`",) if user != label else ()
+            raise AnalysisError(f"`{label}` is a {target.rule} and no {role}", notes=notes)
         return found
 
     def target(self, label: Label, user: Label) -> StaticTarget:
@@ -56,7 +58,8 @@ class StaticTargets:
     def _analyze(self, label: Label, user: Label) -> StaticTarget:
         target = self._targets.targets.get(label)
         if target is None:
-            return StaticTarget(label, "file", {})
+            # No file says anything of a platform; but what is none by mistake may have files.
+            return StaticTarget(label, "file", {DefaultInfo: DefaultInfo((Artifact(label.path, "source"),))})
         if label in self._sensitive or target.instance is None:
             raise AnalysisError(
                 f"`{label}` depends on the platform, and is used to choose one",

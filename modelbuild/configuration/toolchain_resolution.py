@@ -10,6 +10,9 @@ from modelbuild.label import Label
 from modelbuild.platform import ConstraintValueInfo, PlatformInfo
 from modelbuild.toolchain import DeclaredToolchainInfo
 
+_SHOWN = 3
+"""Toolchains that are named in an error for one reason; a large workspace has dozens for other CPUs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
@@ -20,26 +23,37 @@ class Resolution:
     accepted: tuple[DeclaredToolchainInfo, ...]
     rejected: tuple[tuple[DeclaredToolchainInfo, str], ...]
 
-    def lines(self) -> Iterator[str]:
-        """How the choice was made, for `--toolchain-resolution-debug`."""
+    def lines(self, *, takes_first: bool = True) -> Iterator[str]:
+        """Which toolchains fit and why others do not, for `--toolchain-resolution-debug`.
+
+        takes_first: who asked takes the first that fits; else it asks the toolchains, and tells its choice.
+        """
         yield f"`{self.toolchain_type}` for `{self.platform.label}`:"
         for declared, reason in self.rejected:
             yield f"  rejected `{declared.label}`: {reason}"
         for index, declared in enumerate(self.accepted):
-            verb = "fits too" if index else "chosen"
+            verb = ("fits too" if index else "chosen") if takes_first else "fits"
             yield f"  {verb}: `{declared.label}`, which is `{declared.implementation}`"
         if not self.accepted:
             yield "  none fits"
 
     def error(self, user: Label, no_match_error: str = "") -> AnalysisError:
         """That no toolchain fits."""
-        has = ", ".join(f"`{value}`" for value in self.platform.constraints.values()) or "no constraint value"
-        rejected = tuple(f"rejected `{declared.label}`: {reason}" for declared, reason in self.rejected)
         return AnalysisError(
             f"no toolchain for `{user}` (needs `{self.toolchain_type}`)",
-            notes=(f"target platform `{self.platform.label}` has {has}", *rejected),
+            notes=(f"target platform {self.platform.described()}", *self._rejections()),
             hint=no_match_error or "`toolchains` in modelbuild.toml registers them: is one missing there?",
         )
+
+    def _rejections(self) -> Iterator[str]:
+        """A line for each reason, with the toolchains it holds for."""
+        by_reason: dict[str, list[str]] = {}
+        for declared, reason in self.rejected:
+            by_reason.setdefault(reason, []).append(f"`{declared.label}`")
+        for reason, labels in by_reason.items():
+            more = len(labels) - _SHOWN
+            shown = labels if more <= 0 else [*labels[:_SHOWN], f"{more} more"]
+            yield f"rejected {', '.join(shown)}: {reason}"
 
 
 def resolve(

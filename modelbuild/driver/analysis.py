@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from modelbuild.analysis.analyze import Analysis, analyze
 from modelbuild.driver.request import BuildRequest
 from modelbuild.loading.load import load_graph
@@ -9,8 +11,13 @@ from modelbuild.loading.package import TargetGraph
 from modelbuild.loading.workspace import open_workspace
 
 
-def load_and_analyze(request: BuildRequest) -> tuple[TargetGraph, Analysis]:
-    """What the request names, and all it needs. Raises LoadError and AnalysisError."""
+def load_and_analyze(
+    request: BuildRequest, tell: Callable[[str], None] = lambda _: None
+) -> tuple[TargetGraph, Analysis]:
+    """What the request names, and all it needs. Raises LoadError and AnalysisError.
+
+    tell: takes how each toolchain was chosen, if the request asks for that.
+    """
     targets = load_graph(
         open_workspace(str(request.root)),
         request.patterns,
@@ -18,4 +25,4 @@ def load_and_analyze(request: BuildRequest) -> tuple[TargetGraph, Analysis]:
         tests_only=request.command == "test",
         options=request.options,
     )
-    return targets, analyze(targets)
+    return targets, analyze(targets, tell) if request.toolchain_debug else analyze(targets)

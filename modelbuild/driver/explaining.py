@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,9 +40,12 @@ class Explanation:
     last: TraceRow | None
 
 
-def explain(request: BuildRequest) -> list[Explanation]:
-    """Explain every action of the targets that `request` names, producers first."""
-    graph = load_and_analyze(request)[1].graph
+def explain(request: BuildRequest, tell: Callable[[str], None] = lambda _: None) -> list[Explanation]:
+    """Explain every action of the targets that `request` names, producers first.
+
+    tell: takes how each toolchain was chosen, if the request asks for that.
+    """
+    graph = load_and_analyze(request, tell)[1].graph
     with LocalCache.open(request.cache_dir) as cache:
         world = BuildWorld(
             str(request.root),

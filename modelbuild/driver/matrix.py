@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -64,9 +64,12 @@ class MatrixPlan:
     needed: tuple[frozenset[int], ...]
 
 
-def plan_matrix(request: BuildRequest) -> MatrixPlan:
-    """Analyse the one target of `request`. Raises UsageError when it is no matrix."""
-    _, analysis = load_and_analyze(request)
+def plan_matrix(request: BuildRequest, tell: Callable[[str], None]) -> MatrixPlan:
+    """Analyse the one target of `request`. Raises UsageError when it is no matrix.
+
+    tell: takes how each toolchain was chosen, if the request asks for that.
+    """
+    _, analysis = load_and_analyze(request, tell)
     label, info = _matrix(analysis, request.patterns)
     graph = analysis.graph
     closures = _closures(graph)
@@ -89,7 +92,8 @@ def build_matrix(request: BuildRequest, plan: MatrixPlan, sink: EventSink) -> Ma
             finished.append(event)
         sink(event)
 
-    outcome = build(replace(request, keep_going=True, detailed=True), observe)
+    # How toolchains were chosen has been told.
+    outcome = build(replace(request, keep_going=True, detailed=True, toolchain_debug=False), observe)
     rows = tuple(
         _row(request.root, cell, needed, failed) for cell, needed in zip(plan.cells, plan.needed, strict=True)
     )

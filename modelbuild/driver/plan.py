@@ -53,15 +53,18 @@ def fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
     from modelbuild.driver.analysis import load_and_analyze  # noqa: PLC0415 - brings pydantic and Starlark
 
     started = time.time_ns()
-    targets, analysis = load_and_analyze(request)
+
+    def note(text: str) -> None:
+        sink(Message(clock(), "note", text))
+
+    targets, analysis = load_and_analyze(request, note)
     skipped = [
         f"skipped `{label}`, which cannot be built here: {reason}" for label, reason in analysis.skipped
     ]
-    debug = analysis.resolutions if request.toolchain_debug else ()
     for text in targets.messages:
         sink(Message(clock(), "info", text))
-    for text in (*skipped, *debug):
-        sink(Message(clock(), "note", text))
+    for text in skipped:
+        note(text)
     graph = analysis.graph
     read = [*targets.facts.files, *targets.facts.absent, *_modules(str(request.root))]
     loading = {path: stamp_after_reading(path, started) for path in read}

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from modelbuild.actions.graph import RequestedTarget
@@ -39,7 +40,8 @@ def run(request: BuildRequest, arguments: Sequence[str], sink: EventSink, say: C
     say: tells a person what happens between the build, whose last event has been sent, and the program.
     Raises UsageError when the pattern names several targets, or one that cannot be run.
     """
-    targets, analysis = load_and_analyze(request)
+    targets, analysis = load_and_analyze(request, say)
+    request = replace(request, toolchain_debug=False)  # It has been said.
     if len(targets.requested) != 1 or len(analysis.requested) != 1:
         raise UsageError(
             f"`run` takes one target, and `{' '.join(request.patterns)}` names {len(analysis.requested)}"

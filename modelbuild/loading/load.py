@@ -121,21 +121,42 @@ class _Loading:
         platform = self._platform_label(options.platform or default, "--platform")
         default_platform = self._platform_label(default, "`platform` in modelbuild.toml")
         host = self._platform_label(HOST_PLATFORM, "the machine that builds")
-        toolchains: list[Label] = []
-        for text in options.toolchains:
-            try:
-                found = self._matcher.match([parse_pattern(text, "", self._packages.is_package)])
-            except LoadError as error:
-                error.notes = (*error.notes, "`toolchains` in modelbuild.toml or --extra-toolchains names it")
-                raise
-            toolchains += sorted(
-                label
-                for label in found
-                if (target := self._packages.target(label)) and target.rule == "toolchain"
-            )
+        toolchains = [label for text in options.toolchains for label in self._toolchains(text)]
         return ConfigurationRoots(
             platform, default_platform, host, tuple(dict.fromkeys(toolchains)), options.defines
         )
+
+    def _toolchains(self, text: str) -> list[Label]:
+        """The `toolchain` targets that a pattern registers; of a wildcard in the order of their labels."""
+        try:
+            pattern = parse_pattern(text, "", self._packages.is_package)
+            found = self._matcher.match([pattern])
+            if pattern.kind == "target":
+                return [self._declared_toolchain(label) for label in found]
+        except LoadError as error:
+            error.notes = (*error.notes, "`toolchains` in modelbuild.toml or --extra-toolchains names it")
+            raise
+        return sorted(
+            label
+            for label in found
+            if (target := self._packages.target(label)) and target.rule == "toolchain"
+        )
+
+    def _declared_toolchain(self, label: Label) -> Label:
+        """The `toolchain` that `label` is or, as an alias, leads to. Raises LoadError for anything else."""
+        target, seen = self._resolver.resolve(label, None), {label}
+        while target is not None and target.rule == "alias" and not seen.issuperset(target.dependencies):
+            actual = target.dependencies[0]
+            seen.add(actual)
+            self._packages.ensure([(actual.repository, actual.package)])
+            target = self._resolver.resolve(actual, target)
+        if target is None or target.rule != "toolchain":
+            kind = f"a {target.rule}" if target else "a file"
+            raise LoadError(
+                f"`{label}` is {kind} and no toolchain",
+                hint="a target of the rule `toolchain` says which platforms it is for",
+            )
+        return target.label
 
     def _platform_label(self, text: str, where: str) -> Label:
         label = parse_label(text)

@@ -207,8 +207,7 @@ class RuleRunner:
             file = label.sibling(output)
             made = DefaultInfo((Artifact(file.path, "file"),))
             self.targets[file] = AnalyzedTarget(file, GENERATED_FILE, {DefaultInfo: made})
-        resolutions = tuple("\n".join(each.lines()) for each in context.resolutions.values())
-        return RuleTarget(label, tuple(context.actions), providers, resolutions)
+        return RuleTarget(label, tuple(context.actions), providers, context.resolutions)
 
     def _surroundings(
         self, rule: type[Rule], instance: Rule, label: Label, written: dict[str, Any]

@@ -135,6 +135,7 @@ def found(tmp_path: Path) -> Analyze:
         *patterns: str,
         platform: str = "",
         toolchains: tuple[str, ...] = ("//toolchains:all",),
+        tell: Callable[[str], None] = lambda _: None,
         **kw: str,
     ) -> Analysis:
         files = {
@@ -148,7 +149,8 @@ def found(tmp_path: Path) -> Analyze:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(content)
         options = BuildOptions(platform, "", toolchains, tuple(sorted(kw.items())))
-        return analyze(load_graph(open_workspace(str(tmp_path)), patterns or ("//p:all",), options=options))
+        graph = load_graph(open_workspace(str(tmp_path)), patterns or ("//p:all",), options=options)
+        return analyze(graph, tell)
 
     return run
 

@@ -139,11 +139,50 @@ def test_no_toolchain_tells_why_each_was_rejected(found: Analyze) -> None:
     assert caught.value.location is not None
 
 
+def test_toolchains_that_are_rejected_for_one_reason_are_told_together(found: Analyze) -> None:
+    names = [f"t{number}" for number in range(5)]
+    text = (
+        COMPILE
+        + f"""
+    [
+        toolchain(
+            name = name,
+            target_compatible_with = ["@platforms//os:qnx"],
+            toolchain = "//toolchains:arm",
+            toolchain_type = "//toolchains:compiler",
+        )
+        for name in {names}
+    ]
+    """
+    )
+    with pytest.raises(AnalysisError, match="no toolchain for `//p:c`") as caught:
+        found(text, "//p:c", platform="//platforms:phone", toolchains=("//p:all",))
+    (rejected,) = caught.value.notes[1:]
+    assert rejected.startswith("rejected `//p:t0`, `//p:t1`, `//p:t2`, 2 more: its target must have")
+
+
 def test_resolution_tells_how_it_chose(found: Analyze) -> None:
-    (text,) = found(COMPILE, "//p:c", platform="//platforms:drone").resolutions
+    told: list[str] = []
+    found(COMPILE, "//p:c", platform="//platforms:drone", tell=told.append)
+    (text,) = told
     assert "chosen: `//toolchains:a_arm`, which is `//toolchains:arm`" in text
     assert "fits too: `//toolchains:b_linux`" in text
     assert "rejected `//toolchains:c_other_machine`" in text
+
+
+def test_it_tells_of_a_target_that_gets_none(found: Analyze) -> None:
+    told: list[str] = []
+    with pytest.raises(AnalysisError, match="no toolchain"):
+        found(COMPILE, "//p:c", platform="//platforms:phone", tell=told.append)
+    (text,) = told
+    assert text.splitlines()[-1] == "  none fits"
+
+
+def test_what_is_the_same_on_every_platform_names_none_when_it_cannot_be_built(found: Analyze) -> None:
+    text = COMPATIBLE + "    genrule(name = 'g', tools = [':arm'], outs = ['o'], cmd = 'c')"
+    with pytest.raises(AnalysisError, match=r"^error: `//p:g` cannot be built\n") as caught:
+        found(text, "//p:g", platform="//platforms:drone")  # A tool is built for this machine.
+    assert caught.value.notes[0].startswith("it needs `//p:arm`: it must have `@platforms//cpu:aarch64`, and")
 
 
 def test_a_matrix_goes_on_where_one_platform_is_impossible(found: Analyze) -> None:
@@ -165,8 +204,11 @@ def test_platform_and_toolchain_labels_that_lead_nowhere(found: Analyze) -> None
     assert "`:drone`" in (caught.value.hint or "")
     with pytest.raises(LoadError, match="there is no package `//nowhere`"):
         found(COMPILE, toolchains=("//nowhere:all",))
-    with pytest.raises(AnalysisError, match="`//toolchains:arm` is a compiler and no platform"):
+    with pytest.raises(AnalysisError, match="`//toolchains:arm` is a compiler and no platform") as told:
         found(COMPILE, platform="//toolchains:arm")
+    assert told.value.notes == ()
+    with pytest.raises(AnalysisError, match="`//p:data` is a dataset and no platform"):
+        found(COMPILE + "    dataset(name = 'data', generator = 'BUILD.models')", platform="//p:data")
     with pytest.raises(AnalysisError, match="depends on the platform, and is used to choose one"):
         found(COMPATIBLE, platform="//p:arm")
 

@@ -67,9 +67,13 @@ def test_two_conditions_with_equal_values_are_none(found: Analyze) -> None:
     assert chosen(found, "':arm_linux': 'x', ':fast': 'x'", "//platforms:fast-drone") == "x"
 
 
-def test_no_match_tells_what_was_asked_for(found: Analyze) -> None:
-    with pytest.raises(LoadError, match="no condition of this `select` matches"):
+def test_no_match_tells_what_was_asked_for_and_what_there_is(found: Analyze) -> None:
+    with pytest.raises(LoadError, match="no condition of this `select` matches") as caught:
         chosen(found, "':fast': 'x'")
+    assert caught.value.notes == (
+        "condition `:fast`",
+        "target platform `//platforms:drone` has `@platforms//cpu:aarch64`, `@platforms//os:linux`",
+    )
 
 
 def test_no_match_error_is_told_instead(found: Analyze) -> None:
@@ -117,7 +121,14 @@ def test_an_alias_of_a_condition_and_an_alias_with_a_select(found: Analyze) -> N
             "are both values of `//platforms:speed`",
         ),
         ("platform(name = 'x', parents = ['//platforms:drone', '//platforms:phone'])", "at most one parent"),
+        (
+            "config_setting(name = 'c', define_values = {'a': 'b'}, values = {'define': 'a=c'})",
+            "`a` is to be `b` and `c`, which never both hold",
+        ),
         ("platform(name = 'x', ram = 'lots')", "is no size"),
+        ("platform(name = 'x', disk = '0 GB')", "is no size"),
+        ("platform(name = 'x', context_length = 0)", "attribute `context_length` must be greater than 0"),
+        ("platform(name = 'x', latency_ms = -1.0)", "attribute `latency_ms` must be greater than 0"),
         ("constraint_setting(name = 's', default_constraint_value = '//platforms:slow')", "another package"),
     ],
 )

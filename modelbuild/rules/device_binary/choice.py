@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from modelbuild.api import (
@@ -66,37 +66,64 @@ def choose(
             (f"its toolchains make {', '.join(f'`{each}`' for each in known)}",),
             unknown=True,
         )
-    refusals: dict[str, None] = {}
+    refusals: dict[str, str] = {}
+    passed_over: list[str] = []
     too_large: list[Choice] = []
     for label, info in offers:
-        for each in info.formats:
-            if each not in wanted:
-                continue
+        made = [each for each in info.formats if each in wanted]
+        if not made:
+            passed_over.append(f"`{label}` does not make `{format_}`")
+        for each in made:
             refusal = info.refusal(model, each, platform)
             if refusal:
-                refusals[f"`{label}`, `{each}`: {refusal}"] = None
+                refusals[f"`{label}`, `{each}`"] = refusal
+                passed_over.append(f"`{label}` refuses `{each}`: {refusal}")
                 continue
             choice = Choice(info, label, each, info.footprint(model, each, platform))
-            if not over_budget(choice.footprint, platform.budget):
+            excess = over_budget(choice.footprint, platform.budget)
+            if not excess:
+                _record(ctx, platform, passed_over, f"chosen: `{label}`, as `{each}`")
                 return choice
             too_large.append(choice)
+            passed_over.append(f"`{label}`, `{each}` is too large: {'; '.join(excess)}")
+    _record(ctx, platform, passed_over, "nothing is left")
     if too_large:
         nearest = min(too_large, key=lambda choice: (choice.footprint.ram, choice.footprint.disk))
         return _too_large(ctx, toolchain_type, model, platform, nearest)
-    first = next(iter(refusals)).partition(": ")[2]
-    return NoChoice(first if len(refusals) == 1 else "every toolchain refuses it", tuple(refusals))
+    reasons = list(dict.fromkeys(refusals.values()))
+    return NoChoice(
+        reasons[0] if len(reasons) == 1 else "every toolchain refuses it",
+        tuple(f"{what}: {why}" for what, why in refusals.items()),
+        _what_can_be_had(ctx, toolchain_type, model, platform),
+    )
 
 
 def alternatives(
     ctx: Context, toolchain_type: Label, model: ModelInfo, platform: PlatformInfo
 ) -> list[Choice]:
-    """Every format of every toolchain of the platform that can hold the model, too large ones included."""
+    """Every format of every toolchain of the platform that can hold the model, too large ones included.
+
+    Formats for models of a certain kind are left out: that this is one is not known before it is built.
+    """
     return [
         Choice(info, label, each, info.footprint(model, each, platform))
         for label, info in _offers(ctx, toolchain_type, platform)
         for each in info.formats
-        if not info.refusal(model, each, platform)
+        if each not in info.named_only and not info.refusal(model, each, platform)
     ]
+
+
+def _record(ctx: Context, platform: PlatformInfo, passed_over: Sequence[str], end: str) -> None:
+    lines = [f"`{ctx.label}` for `{platform.label}`:", *(f"passed over: {text}" for text in passed_over), end]
+    ctx.record_choice("\n  ".join(lines))
+
+
+def _what_can_be_had(
+    ctx: Context, toolchain_type: Label, model: ModelInfo, platform: PlatformInfo
+) -> str | None:
+    """A hint where every format that was asked for is refused."""
+    known = {each.format: each.footprint for each in alternatives(ctx, toolchain_type, model, platform)}
+    return nearest_fitting(known, platform.budget) if known else None
 
 
 def _too_large(
@@ -109,7 +136,7 @@ def _too_large(
     budget = platform.budget
     footprints = {
         choice.format: choice.footprint for choice in alternatives(ctx, toolchain_type, model, platform)
-    }
+    } or {nearest.format: nearest.footprint}
     return NoChoice(
         f"as `{nearest.format}` it is too large for `{platform.label}`",
         (*over_budget(nearest.footprint, budget), footprint_breakdown(nearest.footprint, budget)),

@@ -72,7 +72,8 @@ class ConfigSetting(NativeRule):
                     f"`values` names `{flag}`, which is no flag that modelbuild has conditions on",
                     hint='known: `constraint_values`, `define_values`, `values = {"define": "NAME=VALUE"}`',
                 )
-            defines[name] = value
+            if defines.setdefault(name, value) != value:
+                ctx.fail(f"`{name}` is to be `{defines[name]}` and `{value}`, which never both hold")
         found = tuple(value.info for value in self.constraint_values)
         if not found and not defines:
             ctx.fail("the condition asks for nothing", hint="give `constraint_values` or `define_values`")

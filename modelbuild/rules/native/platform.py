@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from modelbuild.analysis.context import Context
 from modelbuild.attribute import Dep
 from modelbuild.label import Label
@@ -16,9 +18,9 @@ from modelbuild.provider import DefaultInfo, Provider, RunnerInfo
 from modelbuild.rules.native.native_rule import NativeRule
 from modelbuild.runner import LOCAL
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?\Z")
-_UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?i?B)?\Z")
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "armv7", "i686": "x86_32"}
 """What the kernel calls a CPU -> its value in `@platforms//cpu`, where they differ."""
@@ -45,9 +47,9 @@ class Platform(NativeRule):
     """Room for the artifact: `64 MiB`, `2 GB`."""
     ram: str = ""
     """Room for weights, KV cache and runtime together."""
-    context_length: int | None = None
+    context_length: int | None = Field(default=None, gt=0)
     """Tokens that the KV cache must hold."""
-    latency_ms: float | None = None
+    latency_ms: float | None = Field(default=None, gt=0)
     """Longest allowed time of one pass over a probe, on the device itself."""
     runner: Dep[RunnerInfo] | None = None
     """How its programs run here, a `device_runner`; needless where this machine is such a device."""
@@ -97,9 +99,10 @@ class Platform(NativeRule):
         if not text:
             return None
         found = _SIZE.match(text)
-        if not found:
+        size = int(float(found[1]) * _UNITS.get(found[2] or "", 0)) if found else 0
+        if not size:
             ctx.fail(f"`{name}` is `{text}`, which is no size", hint="write `512 MiB` or `2 GB`")
-        return int(float(found[1]) * _UNITS[found[2] or ""])
+        return size
 
 
 class HostPlatform(NativeRule):

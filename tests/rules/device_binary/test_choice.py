@@ -18,7 +18,7 @@ from modelbuild.api import (
 )
 from modelbuild.errors import AnalysisError
 from modelbuild.rules.device_binary.rule import DeviceBinary
-from modelbuild.testing import RuleRunner
+from modelbuild.testing import RuleRunner, RuleTarget
 
 SIZES = {"large": 1000, "small": 100, "ternary": 10}
 
@@ -42,9 +42,9 @@ class Toy(RuntimeToolchainInfo):
         return None
 
 
-def made(
+def target(
     *, disk: str = "", format_: str = "auto", quantization: dict[str, Any] | None = None
-) -> DeviceBinaryInfo:
+) -> RuleTarget:
     runner = RuleRunner()
     runner.provide(
         ":m", ModelInfo(Artifact("m", "tree"), "image_classification", {}, quantization=quantization or {})
@@ -53,9 +53,13 @@ def made(
     runner.toolchain(
         "//toolchains:runtime", Toy("toy", ("large", "small", "ternary"), named_only=frozenset({"ternary"}))
     )
-    target = runner.analyze(DeviceBinary, model=":m", format=format_, platform="drone")
-    assert target.get(DeviceRunInfo).platform.label.name == "drone"
-    return target.get(DeviceBinaryInfo)
+    return runner.analyze(DeviceBinary, model=":m", format=format_, platform="drone")
+
+
+def made(**asked: Any) -> DeviceBinaryInfo:
+    found = target(**asked)
+    assert found.get(DeviceRunInfo).platform.label.name == "drone"
+    return found.get(DeviceBinaryInfo)
 
 
 def test_auto_takes_the_first_format_that_there_is_room_for() -> None:
@@ -69,6 +73,15 @@ def test_auto_never_takes_what_must_be_named() -> None:
     assert made(disk="50 B", format_="ternary").format == "ternary"
 
 
+def test_nobody_is_told_to_take_what_suits_certain_models_only() -> None:
+    with pytest.raises(AnalysisError, match="as `large` it is too large") as caught:
+        made(disk="50 B", format_="large")
+    assert "`small` takes the least" in (caught.value.hint or "")
+    with pytest.raises(AnalysisError, match="as `ternary` it is too large") as caught:
+        made(disk="5 B", format_="ternary")
+    assert "`small` takes the least" in (caught.value.hint or "")
+
+
 def test_a_format_that_is_too_large_is_refused_with_one_that_fits() -> None:
     with pytest.raises(AnalysisError, match="as `large` it is too large") as caught:
         made(disk="500 B", format_="large")
@@ -76,7 +89,20 @@ def test_a_format_that_is_too_large_is_refused_with_one_that_fits() -> None:
 
 
 def test_a_refusal_and_an_unknown_format_are_told() -> None:
-    with pytest.raises(AnalysisError, match="it is rounded already"):
+    with pytest.raises(AnalysisError, match="it is rounded already") as caught:
         made(format_="small", quantization={"bits": 4})
+    assert (caught.value.hint or "").startswith("`large` fits: ")
     with pytest.raises(AnalysisError, match="makes `huge`"):
         made(format_="huge")
+
+
+def test_it_tells_how_it_chose() -> None:
+    resolution, choice = target(disk="500 B").resolutions
+    assert "chosen" not in resolution
+    declared = resolution.rpartition("fits: `")[2].partition("`")[0]
+    assert choice.splitlines()[1:] == [
+        f"  passed over: `{declared}`, `large` is too large: disk: 1.0 kB of 500 B, 500 B too much",
+        f"  chosen: `{declared}`, as `small`",
+    ]
+    refused = target(format_="large", quantization={"bits": 4}).resolutions[1]
+    assert refused.splitlines()[1:] == [f"  chosen: `{declared}`, as `large`"]

@@ -1,0 +1,124 @@
+"""The flags that choose platforms and toolchains, called as a person calls them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from modelbuild.cli.main import main
+from tests.configuration.conftest import PLATFORMS, RULES, TOOLCHAINS
+
+BUILD = """
+load("//toolchains:rule.py", "compile", "compiler")
+
+compile(name = "c")
+
+[compiler(name = word, word = word) for word in ["one", "two"]]
+
+[
+    toolchain(name = name, toolchain = ":" + word, toolchain_type = "//toolchains:compiler")
+    for name, word in [("b_one", "one"), ("a_two", "two")]
+]
+
+alias(name = "alias_of_one", actual = ":b_one")
+alias(name = "round", actual = ":trip")
+alias(name = "trip", actual = ":round")
+filegroup(name = "files")
+"""
+
+Run = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls modelbuild in a workspace with two platforms and two toolchains; stdout and stderr."""
+    files = {
+        "modelbuild.toml": '[build]\ntoolchains = ["//toolchains:all"]\n',
+        "toolchains/rule.py": RULES,
+        "toolchains/BUILD.models": TOOLCHAINS,
+        "platforms/BUILD.models": PLATFORMS,
+        "p/BUILD.models": BUILD,
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str, code: int = 0) -> tuple[str, str]:
+        found = main(words)
+        said = capsys.readouterr()
+        assert found == code, said.err
+        return said.out, said.err
+
+    return call
+
+
+def chosen(run: Run, *flags: str) -> str:
+    """Whose word `//p:c` was made with."""
+    (row,) = json.loads(run("aquery", "//p:c", "--json", *flags)[0])
+    content = row["params"]["content"]
+    assert isinstance(content, str)
+    return content.partition(" ")[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ((), "any"),
+        (("--extra-toolchains", "//p:b_one"), "one"),
+        # As in Bazel: the last flag first, and within a wildcard the order of labels.
+        (("--extra-toolchains", "//p:b_one", "--extra-toolchains", "//p:a_two"), "two"),
+        (("--extra-toolchains", "//p:a_two,//p:b_one"), "one"),
+        (("--extra-toolchains", "//p:all"), "two"),
+        (("--extra-toolchains", "//p/..."), "two"),
+        (("--extra-toolchains", "//p:alias_of_one"), "one"),
+        (("--extra-toolchains", "//p:b_one", "--platform", "//platforms:drone"), "one"),
+        (("--platform", "//platforms:drone"), "arm"),
+    ],
+)
+def test_extra_toolchains_go_before_those_of_the_workspace(
+    run: Run, flags: tuple[str, ...], word: str
+) -> None:
+    assert chosen(run, *flags) == word
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("//p:files", "`//p:files` is a filegroup and no toolchain"),
+        ("//p:one", "`//p:one` is a compiler and no toolchain"),
+        ("//p:round", "`//p:round` is a alias and no toolchain"),
+        ("//p:a_thre", "there is no target `//p:a_thre`"),
+        ("//q:all", "there is no package `//q`"),
+    ],
+)
+def test_what_is_no_toolchain_is_never_passed_over(run: Run, pattern: str, message: str) -> None:
+    error = run("build", "//p:c", "--extra-toolchains", pattern, code=2)[1]
+    assert f"error: {message}\n" in error
+    assert "or --extra-toolchains names it" in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("build", "//p:c"),
+        ("aquery", "//p:c"),
+        ("cquery", "//p:c"),
+        ("explain", "//p:c"),
+    ],
+)
+def test_every_command_that_takes_the_flag_says_how_toolchains_were_chosen(
+    run: Run, words: tuple[str, ...]
+) -> None:
+    said = run(*words, "--toolchain-resolution-debug", "--platform", "//platforms:drone")[1]
+    assert said.count("`//toolchains:compiler` for `//platforms:drone`:\n") == 1
+    assert "  chosen: `//toolchains:a_arm`, which is `//toolchains:arm`\n" in said
+
+
+def test_the_choice_is_told_when_it_fails(run: Run) -> None:
+    flags = ("--toolchain-resolution-debug", "--platform", "//platforms:phone")
+    said = run("build", "//p:c", *flags, code=2)[1]
+    assert said.index("  none fits") < said.index("error: no toolchain for `//p:c`")
