@@ -97,6 +97,14 @@ class TargetFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TargetSkipped(Event):
+    """A target that a pattern names cannot be built for the platform. reason: what the platform lacks."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TestFinished(Event):
     """A test's verdict is known. cached: its action did not run in this build."""
 

@@ -14,6 +14,7 @@ from modelbuild.events import (
     Event,
     Message,
     TargetFinished,
+    TargetSkipped,
     TestFinished,
 )
 
@@ -67,6 +68,7 @@ class Board:
     )
     failures: list[ActionFinished] = field(default_factory=list)
     targets: list[TargetFinished] = field(default_factory=list)
+    skipped: list[TargetSkipped] = field(default_factory=list)
     tests: list[TestFinished] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     paths_s: dict[int, float] = field(default_factory=dict)
@@ -97,6 +99,8 @@ class Board:
                 self.running[event.action] = RunningAction(event)
             case TargetFinished():
                 self.targets.append(event)
+            case TargetSkipped():
+                self.skipped.append(event)
             case TestFinished():
                 self.tests.append(event)
             case Message():

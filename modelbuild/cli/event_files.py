@@ -166,7 +166,10 @@ class ResultSink:
         self._board.add(event)
 
     def document(self, error: str = "") -> dict[str, Any]:
-        """Targets, tests, failures, counts and the exit code. error: why there is no more than this."""
+        """Targets, tests, failures, counts and the exit code. error: why there is no more than this.
+
+        skipped: not built since something they need failed; incompatible: the platform cannot have them.
+        """
         board, finished = self._board, self._board.finished
         return {
             "schema": RESULT_SCHEMA,
@@ -190,5 +193,6 @@ class ResultSink:
                 for f in board.failures
             ],
             "skipped": list(finished.skipped) if finished else [],
+            "incompatible": [{"label": t.label, "reason": t.reason} for t in board.skipped],
             "error": error,
         }

@@ -49,6 +49,7 @@ def summary_lines(board: Board, root: Path, terminal: Terminal, *, quiet: bool) 
     for label in finished.skipped:
         if label not in failed:
             yield f"{terminal.paint('not built', 'yellow')} {label}: something it needs failed"
+    yield from _skipped_lines(board, terminal)
     yield _count_line(board, finished, terminal)
 
 
@@ -76,15 +77,25 @@ def _target_lines(built: list[TargetFinished], root: Path, terminal: Terminal) -
         yield f"and {units.count(len(built) - len(shown), 'more target')}"
 
 
+def _skipped_lines(board: Board, terminal: Terminal) -> Iterator[str]:
+    skipped = board.skipped if len(board.skipped) <= _TARGETS_SHOWN else board.skipped[: _TARGETS_SHOWN - 1]
+    for target in skipped:
+        yield f"{terminal.paint('skipped', 'yellow')} {target.label}: {target.reason}"
+    if len(skipped) < len(board.skipped):
+        yield f"and {len(board.skipped) - len(skipped):,} more skipped"
+
+
 def _count_line(board: Board, finished: BuildFinished, terminal: Terminal) -> str:
     time = units.duration(finished.wall_s)
     built = [target for target in board.targets if target.built]
+    skipped = f", {len(board.skipped):,} skipped" if board.skipped else ""
     if finished.exit_code == ExitCode.INTERRUPTED:
         return f"{terminal.paint('interrupted', 'yellow')} after {time}; what was finished is kept"
     if _is_null(finished):
         if len(built) == 1:
-            return f"{short_label(built[0].label)} is up to date ({time})"
-        return f"{units.count(finished.targets or len(built), 'target')} are up to date ({time})"
+            return f"{short_label(built[0].label)} is up to date{skipped} ({time})"
+        count = units.count(finished.targets or len(built), "target")
+        return f"{count} are up to date{skipped} ({time})"
     unchanged = f"{finished.unchanged:,} unchanged, " if finished.unchanged else ""
     counts = (
         f"{finished.executed:,} executed, {finished.local_hits + finished.remote_hits:,} cached, "
@@ -94,10 +105,10 @@ def _count_line(board: Board, finished: BuildFinished, terminal: Terminal) -> st
         counts += f" (critical path {units.duration(finished.critical_path_s)})"
     if finished.exit_code in (ExitCode.OK, ExitCode.TEST_FAILED):
         word = terminal.paint("built", "green")
-        return f"{word} {units.count(finished.targets or len(built), 'target')}: {counts}"
+        return f"{word} {units.count(finished.targets or len(built), 'target')}{skipped}: {counts}"
     word = terminal.paint("failed", "red")
     whole = len(board.targets) or len(built) + len(finished.skipped)
-    return f"{word}: {len(built):,} of {units.count(whole, 'target')} built: {counts}"
+    return f"{word}: {len(built):,} of {units.count(whole, 'target')} built{skipped}: {counts}"
 
 
 def failure_lines(failure: ActionFinished, terminal: Terminal, root: Path) -> Iterator[str]:

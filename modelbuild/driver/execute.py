@@ -27,6 +27,7 @@ from modelbuild.events import (
     EventSink,
     Message,
     TargetFinished,
+    TargetSkipped,
 )
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.local import LocalExecutor
@@ -54,6 +55,8 @@ def execute(
         if plan is None:
             plan = fresh_plan(request, sink, clock)
         sink(AnalysisFinished(clock(), *plan.counts, from_snapshot))
+        for label, reason in plan.skipped:
+            sink(TargetSkipped(clock(), label, reason))
 
         def warn(text: str) -> None:
             sink(Message(clock(), "warning", text))
@@ -234,6 +237,7 @@ class _Run:
                 sources=(before.sources if before else {}) | self._world.stamps,
                 outputs=outputs,
                 requested=encoded["requested"] if encoded else before.requested if before else [],
+                skipped=self._plan.skipped,
                 counts=self._plan.counts,
             ),
             rows,

@@ -21,13 +21,15 @@ from modelbuild.events import Clock, EventSink, Message
 class Plan:
     """What has to be settled, and the facts that are known before.
 
-    known: actions that need no look. rows: stored key and result of each action.
+    skipped: targets that patterns name and the platform cannot have, with the reason. known: actions that
+    need no look. rows: stored key and result of each action.
     """
 
     graph: ActionGraph
     loading: dict[str, Stamp]
     directories: dict[str, tuple[Stamp, str]]
     counts: tuple[int, int, int]
+    skipped: tuple[tuple[str, str], ...]
     known: Mapping[int, Any] = field(default_factory=dict)
     rows: list[list[Any]] | None = None
 
@@ -43,6 +45,7 @@ def stored_plan(files: SnapshotFiles, facts: Facts, difference: Difference) -> P
         facts.loading,
         facts.directories,
         facts.counts,
+        tuple((label, reason) for label, reason in facts.skipped),
         StandingResults(rows, standing),
         rows,
     )
@@ -58,13 +61,8 @@ def fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
         sink(Message(clock(), "note", text))
 
     targets, analysis = load_and_analyze(request, note)
-    skipped = [
-        f"skipped `{label}`, which cannot be built here: {reason}" for label, reason in analysis.skipped
-    ]
     for text in targets.messages:
         sink(Message(clock(), "info", text))
-    for text in skipped:
-        note(text)
     graph = analysis.graph
     read = [*targets.facts.files, *targets.facts.absent, *_modules(str(request.root))]
     loading = {path: stamp_after_reading(path, started) for path in read}
@@ -73,7 +71,8 @@ def fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
         for path in (*targets.facts.directories, *analysis.listings)
     }
     counts = (len(targets.packages), len(targets.targets), len(graph.actions))
-    return Plan(graph, loading, directories, counts)
+    skipped = tuple((str(label), reason) for label, reason in analysis.skipped)
+    return Plan(graph, loading, directories, counts, skipped)
 
 
 def _modules(root: str) -> list[str]:

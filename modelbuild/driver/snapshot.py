@@ -26,7 +26,7 @@ from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.driver.request import BuildRequest
 from modelbuild.driver.stamp import RACY, Stamp, listing, stamp
 
-SNAPSHOT_SCHEMA = 2
+SNAPSHOT_SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class Facts:
     loading: files that were read, and paths whose absence mattered. directories: path -> stamp, listing.
     environment: interpreters, installed packages, tool sources. sources: workspace-relative path -> stamp.
     outputs: path below modelbuild-out -> stamp and index of the action that made it.
-    requested: the encoded requested targets. counts: packages, targets, actions.
+    requested: the encoded requested targets. skipped: label and reason of those that the platform cannot
+    have. counts: packages, targets, actions.
     """
 
     graph_generation: str
@@ -47,6 +48,7 @@ class Facts:
     sources: dict[str, Stamp]
     outputs: dict[str, tuple[Stamp, int]]
     requested: Sequence[Any]
+    skipped: Sequence[Sequence[str]]
     counts: tuple[int, int, int]
 
 

@@ -18,6 +18,7 @@ from modelbuild.events import (
     Clock,
     EventSink,
     TargetFinished,
+    TargetSkipped,
 )
 
 
@@ -26,6 +27,8 @@ def answer_from_facts(
 ) -> BuildOutcome:
     """Report that nothing has to be done."""
     sink(AnalysisFinished(clock(), *facts.counts, True))
+    for label, reason in facts.skipped:
+        sink(TargetSkipped(clock(), label, reason))
     if request.detailed:
         _report_actions(facts, files, sink, clock)
     requested: Sequence[RequestedTarget] = ()

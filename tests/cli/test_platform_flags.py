@@ -122,3 +122,25 @@ def test_the_choice_is_told_when_it_fails(run: Run) -> None:
     flags = ("--toolchain-resolution-debug", "--platform", "//platforms:phone")
     said = run("build", "//p:c", *flags, code=2)[1]
     assert said.index("  none fits") < said.index("error: no toolchain for `//p:c`")
+
+
+INCOMPATIBLE = """
+genrule(name = "arm", outs = ["a.txt"], cmd = "echo > $@", target_compatible_with = ["@platforms//cpu:aarch64"])
+genrule(name = "user", srcs = [":arm"], outs = ["u.txt"], cmd = "echo > $@")
+genrule(name = "free", outs = ["f.txt"], cmd = "echo > $@")
+"""
+
+
+def test_what_is_skipped_is_told_by_every_build_and_not_only_the_first(run: Run) -> None:
+    Path("p/BUILD.models").write_text(INCOMPATIBLE)
+    for summary in ("built 1 target, 2 skipped: 1 executed", "//p:free is up to date, 2 skipped"):
+        out, said = run("build", "//p/...", "--json")
+        assert summary in said
+        assert "skipped //p:arm: it must have `@platforms//cpu:aarch64`, and" in said
+        arm, user = json.loads(out)["incompatible"]
+        assert (arm["label"], user["label"]) == ("//p:arm", "//p:user")
+        assert user["reason"].startswith("it needs `//p:arm`: it must have")
+    Path("modelbuild-out/p/f.txt").unlink()  # Neither nothing to do nor everything to load.
+    assert "2 skipped" in run("build", "//p/...")[1]
+    assert "skipped" not in run("build", "//p/...", "--quiet")[1]
+    assert "3 targets" in run("build", "//p/...", "--platform", "//platforms:drone")[1]
