@@ -58,6 +58,34 @@ def stored_tensors(model: ModelInfo) -> tuple[tuple[StoredTensor, ...], ...]:
     return (tuple(stored), tuple(aside)) if aside else (tuple(stored),)
 
 
+def is_rounded(model: ModelInfo, tensor: WeightTensor) -> bool:
+    """Whether a format of integers holds this tensor as such.
+
+    Of a quantized model, what the checkpoint has as integers; of one in floating point every matrix, and the
+    table of tokens, but not the kernel of a picture's patches.
+    """
+    if tensor.role == "vector" or len(tensor.shape) != 2:
+        return False
+    if tensor.role == "matrix" or not model.is_text or not model.quantization:
+        return True
+    return bool(model.quantization.get("embeddings", "rtn") == "rtn")
+
+
+def row_integers_refusal(model: ModelInfo) -> str:
+    """Why matrices cannot be 8-bit integers with one scale a row without a second rounding; empty: they can.
+
+    This is what modelbuild.toolkit.int8_matrices takes.
+    """
+    stored = model.quantization
+    if not stored:
+        return ""
+    if stored["bits"] != 8:
+        return f"8 bits would round its {stored['bits']}-bit weights a second time"
+    if stored["group_size"] or not stored.get("symmetric", True):
+        return "8-bit weights are symmetric there with one scale a row, and the model's are not"
+    return ""
+
+
 def checkpoint_bytes(model: ModelInfo) -> int:
     """Bytes of the safetensors files, headers included."""
     return sum(_header_bytes(file) + sum(t.size for t in file) for file in stored_tensors(model))

@@ -29,7 +29,6 @@ _DISTRIBUTIONS = (
     "onnxscript",
     "onnxruntime",
 )
-_TEXT = ("text_generation", "language_modeling")
 
 
 def declare_onnx_export(
@@ -44,7 +43,7 @@ def declare_onnx_export(
     compares the file with torch and fails when they differ. Raises AnalysisError for a model of another task.
     """
     params: dict[str, object] = {"task": "image_classification"}
-    if model.task in _TEXT:
+    if model.is_text:
         # Both tasks are exported alike; one name, so that they share the action.
         params = {"task": "language_model", "sequence_length": sequence_length}
     elif model.task != "image_classification":

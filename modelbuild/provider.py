@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from modelbuild.tool import PythonTool
 
 
+TEXT_TASKS = ("text_generation", "language_modeling")
+"""The tasks of language models."""
+
+
 @dataclass(frozen=True)
 class Provider:
     """The base of every provider; toolchain authors derive their own."""
@@ -68,6 +72,11 @@ class ModelInfo(Provider):
     tokenizer: TokenizerInfo | None = None
     parent: Label | None = None
     licence: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a language model."""
+        return self.task in TEXT_TASKS
 
 
 @dataclass(frozen=True)

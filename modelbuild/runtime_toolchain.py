@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from modelbuild.platform import PlatformInfo
 from modelbuild.provider import DatasetInfo, DeviceBinaryInfo, ModelInfo, Provider
@@ -16,6 +16,9 @@ from modelbuild.tool import PythonTool
 
 if TYPE_CHECKING:
     from modelbuild.analysis.context import Context
+
+DEFAULT_LENGTH = 64
+"""Tokens of one pass where nobody says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +42,17 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a toolchain is asked to make. prefix: for the names of its outputs, `""` or `drone/`.
+    """What a toolchain is asked about, and then to make.
 
-    sequence_length: tokens of one pass, for runtimes with static shapes. calibration: where it is needed.
+    prefix: for the names of its outputs, `""` or `drone/`. sequence_length: tokens of one pass, for runtimes
+    with static shapes; means nothing for images. calibration: where it is needed.
     """
 
     model: ModelInfo
     format: str
     platform: PlatformInfo
     prefix: str = ""
-    sequence_length: int = 64
+    sequence_length: int = DEFAULT_LENGTH
     calibration: DatasetInfo | None = None
 
 
@@ -57,19 +61,22 @@ class RuntimeToolchainInfo(Provider):
     """The base of runtime toolchains.
 
     runtime: `llama.cpp`. formats: what it makes, `gguf:Q4_0`, the one it would choose first. named_only:
-    those for models of a certain kind, which nobody gets without asking for them by name.
+    those for models of a certain kind, which nobody gets without asking for them by name. fixed_length:
+    whether a binary takes rows of `sequence_length` tokens and no others.
     """
+
+    fixed_length: ClassVar[bool] = False
 
     runtime: str
     formats: tuple[str, ...]
     named_only: frozenset[str] = field(default=frozenset(), kw_only=True)
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        """Why `model` cannot be had in this format on this platform, in one sentence; empty when it can."""
+    def refusal(self, conversion: Conversion) -> str:
+        """Why the model cannot be had in this format on this platform, in one sentence; empty when it can."""
         return ""
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
-        """Bytes on disk and in memory, from the architecture alone."""
+    def footprint(self, conversion: Conversion) -> Footprint:
+        """Bytes on disk and in memory, from the architecture alone; asked of what is not refused."""
         raise NotImplementedError
 
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
@@ -95,8 +102,17 @@ class RuntimeToolchainInfo(Provider):
 
 @dataclass(frozen=True)
 class DeviceRunInfo(Provider):
-    """Of a device binary that a toolchain made: what it was made from and for, and what runs it."""
+    """Of a device binary that a toolchain made: what it was asked for, and what runs it."""
 
     toolchain: RuntimeToolchainInfo
-    model: ModelInfo
-    platform: PlatformInfo
+    conversion: Conversion
+
+    @property
+    def model(self) -> ModelInfo:
+        """What it was made from."""
+        return self.conversion.model
+
+    @property
+    def platform(self) -> PlatformInfo:
+        """What it was made for."""
+        return self.conversion.platform

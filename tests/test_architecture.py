@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClas
 
 from modelbuild.architecture import (
     MODEL_TYPES,
+    attention_window,
     complete_architecture,
     kv_cache_bytes,
     parameter_count,
@@ -100,6 +101,47 @@ def test_cache_of_keys_and_values() -> None:
     assert kv_cache_bytes(LLAMA_3_8B, 8192) == 1 << 30
     assert kv_cache_bytes(LLAMA_3_8B, 8192, bytes_per_element=4) == 1 << 31
     assert kv_cache_bytes({"model_type": "vit"}, 8192) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "window"),
+    [
+        ({"model_type": "mistral", "sliding_window": 6}, 6),
+        ({"model_type": "mistral", "sliding_window": None}, 0),
+        ({"model_type": "mistral"}, 4096),
+        ({"model_type": "qwen2", "sliding_window": 6}, 0),
+        ({"model_type": "qwen2", "sliding_window": 6, "use_sliding_window": True}, 0),
+        ({"model_type": "qwen2", "sliding_window": 6, "use_sliding_window": True, "max_window_layers": 1}, 6),
+        (
+            {
+                "model_type": "qwen3",
+                "sliding_window": 6,
+                "use_sliding_window": True,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            6,
+        ),
+        ({"model_type": "llama", "sliding_window": 6}, 0),
+    ],
+    ids=str,
+)
+def test_how_far_attention_looks_back_is_what_transformers_computes(
+    changed: dict[str, Any], window: int
+) -> None:
+    """A row of that many tokens is computed as if there were no window, a longer one is not."""
+    architecture = {**TINY, "vocab_size": 16, "initializer_range": 0.5, "num_key_value_heads": 2, **changed}
+    assert attention_window(architecture) == window
+    plain = architecture | {"sliding_window": None, "use_sliding_window": False}
+    plain.pop("layer_types", None)
+    models = []
+    for keys in (architecture, plain):
+        torch.manual_seed(0)
+        models.append(AutoModelForCausalLM.from_config(AutoConfig.for_model(**keys)).eval())
+    row = torch.arange(10)[None]
+    with torch.inference_mode():
+        logits, expected = (model(row).logits for model in models)
+    same = [torch.allclose(logits[0, at], expected[0, at], atol=1e-6) for at in range(10)]
+    assert same == [not window or at < window for at in range(10)]
 
 
 @pytest.mark.parametrize(

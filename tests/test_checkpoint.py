@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from modelbuild.architecture import weight_tensors
 from modelbuild.artifact import Artifact
-from modelbuild.checkpoint import checkpoint_bytes, stored_tensors
+from modelbuild.checkpoint import checkpoint_bytes, is_rounded, row_integers_refusal, stored_tensors
 from modelbuild.provider import ModelInfo
 from modelbuild.toolkit.image_classification import ImageClassification
 from modelbuild.toolkit.language_model import LanguageModel
@@ -102,3 +103,27 @@ def test_a_quantized_checkpoint(
     assert checkpoint_bytes(quantized) == written(tmp_path / "quantized")
     told = {t.name: list(t.shape) for file in stored_tensors(quantized) for t in file}
     assert told == held(tmp_path / "quantized")
+    integers = {t.name for t in weight_tensors(info.architecture) if is_rounded(quantized, t)}
+    packed = {name.removesuffix("_packed") for name in told if name.endswith("_packed")}
+    # Of a tied pair, integers are stored under the output matrix's name.
+    table = {"model.embed_tokens.weight", "lm_head.weight"}
+    assert integers - table == packed - table
+    assert bool(integers & table) == bool(packed & table)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "reason"),
+    [
+        ({}, ""),
+        (GRID | {"bits": 8, "group_size": 0}, ""),
+        (GRID | {"bits": 4, "group_size": 0}, "round its 4-bit weights a second time"),
+        (GRID | {"bits": 8, "group_size": 32}, "one scale a row"),
+        (GRID | {"bits": 8, "group_size": 0, "symmetric": False}, "symmetric"),
+    ],
+)
+def test_integers_with_one_scale_a_row_are_taken_as_they_are(
+    quantization: dict[str, Any], reason: str
+) -> None:
+    found = row_integers_refusal(ModelInfo(TREE, "text_generation", {}, quantization=quantization))
+    assert reason in found
+    assert bool(found) == bool(reason)

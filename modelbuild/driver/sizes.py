@@ -23,7 +23,7 @@ from modelbuild.loading.workspace import open_workspace
 from modelbuild.platform import PlatformInfo
 from modelbuild.provider import DeviceBinaryInfo, ModelInfo
 from modelbuild.rules.device_binary.choice import AUTO, DEFAULT_TYPE
-from modelbuild.runtime_toolchain import Footprint, RuntimeToolchainInfo
+from modelbuild.runtime_toolchain import DEFAULT_LENGTH, Conversion, Footprint, RuntimeToolchainInfo
 from modelbuild.toolchain import DeclaredToolchainInfo
 
 _DEVICE_BINARY = "device_binary"
@@ -73,13 +73,17 @@ class TargetSize:
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What was asked about. asked: its format, `auto` for the first that fits, empty for a model."""
+    """What was asked about. asked: its format, `auto` for the first that fits, empty for a model.
+
+    sequence_length: tokens of one pass.
+    """
 
     label: Label
     model: Label
     asked: str
     platform: Label
     toolchain_type: Label
+    sequence_length: int = DEFAULT_LENGTH
 
 
 def sizes(request: BuildRequest) -> tuple[TargetSize, ...]:
@@ -152,6 +156,7 @@ def _subjects(targets: TargetGraph, *, own_platforms: bool) -> Iterator[_Subject
             str(attributes.get("format", AUTO)),
             own.label if own_platforms and own is not None else stated,
             _label(attributes.get("toolchain_type", DEFAULT_TYPE), target),
+            int(attributes.get("sequence_length", DEFAULT_LENGTH)),
         )
     for label, analyzed in _analyze(targets, others, stated).items():
         asked, model = "", label
@@ -223,8 +228,9 @@ def _size(subject: _Subject, model: AnalyzedTarget, tools: _Tools) -> TargetSize
         raise AnalysisError(f"`{subject.model}` is no model")
     platform = tools.platform(subject.platform)
     resolution = tools.resolution(subject.toolchain_type, platform)
-    formats = tuple(_formats(resolution, info, platform))
     made = subject.asked
+    conversion = Conversion(info, made, platform, sequence_length=subject.sequence_length)
+    formats = tuple(_formats(resolution, conversion))
     if made == AUTO:
         made = next((each.format for each in formats if each.fits), "")
     return TargetSize(
@@ -242,16 +248,17 @@ def _size(subject: _Subject, model: AnalyzedTarget, tools: _Tools) -> TargetSize
     )
 
 
-def _formats(resolution: Resolution, model: ModelInfo, platform: PlatformInfo) -> Iterator[FormatSize]:
+def _formats(resolution: Resolution, conversion: Conversion) -> Iterator[FormatSize]:
     for declared in resolution.accepted:
         info = declared.providers.get(RuntimeToolchainInfo)
         if not isinstance(info, RuntimeToolchainInfo):
             raise AnalysisError(f"`{declared.implementation}` provides no RuntimeToolchainInfo")
         for format_ in info.formats:
-            refusal = info.refusal(model, format_, platform)
+            asked = replace(conversion, format=format_)
+            refusal = info.refusal(asked)
             if refusal:
                 yield FormatSize(format_, info.runtime, declared.label, refusal)
                 continue
-            footprint = info.footprint(model, format_, platform)
-            excess = over_budget(footprint, platform.budget)
+            footprint = info.footprint(asked)
+            excess = over_budget(footprint, asked.platform.budget)
             yield FormatSize(format_, info.runtime, declared.label, "", footprint, excess)

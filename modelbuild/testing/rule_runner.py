@@ -176,9 +176,11 @@ class RuleRunner:
     ) -> RuleTarget:
         """What `toolchain` declares to make a binary, and the DeviceBinaryInfo that it returns.
 
-        Nothing is asked before: a model that the toolchain refuses is converted all the same.
+        Raises AnalysisError for what the toolchain refuses.
         """
         label = Label("", self.package, name)
+        if refusal := toolchain.refusal(conversion):
+            raise AnalysisError(f"`{label}` cannot be had as `{conversion.format}`: {refusal}")
         context = Context(label)
         made = toolchain.convert(context, conversion)
         check_made(context)

@@ -41,14 +41,14 @@ class Weights(Rule):
 
 
 class Llama(RuntimeToolchainInfo):
-    def refusal(self, model, format_, platform):
-        return "" if model.task == "text_generation" else "it takes language models only"
+    def refusal(self, conversion):
+        return "" if conversion.model.is_text else "it takes language models only"
 
-    def footprint(self, model, format_, platform):
-        types = tensor_types(model.architecture, format_.partition(":")[2])
-        size = gguf_bytes(model.architecture, types)
-        cache = kv_cache_bytes(model.architecture, platform.budget.context_length or 0)
-        return Footprint(size, size, cache, 50_000_000, {"file": size})
+    def footprint(self, conversion):
+        architecture = conversion.model.architecture
+        size = gguf_bytes(architecture, tensor_types(architecture, conversion.format.partition(":")[2]))
+        cache = kv_cache_bytes(architecture, conversion.platform.budget.context_length or 0)
+        return Footprint(size, size, cache, 50_000_000 + conversion.sequence_length, {"file": size})
 
     def convert(self, ctx, conversion):
         out = ctx.declare_file("model.gguf")

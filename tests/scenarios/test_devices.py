@@ -52,7 +52,7 @@ class Logits(Rule):
 
 @dataclass(frozen=True)
 class ToyInfo(RuntimeToolchainInfo):
-    def footprint(self, model, format_, platform):
+    def footprint(self, conversion):
         return Footprint(disk=10, weights=10)
 
     def convert(self, ctx, conversion):

@@ -37,11 +37,12 @@ class Weights(Rule):
 
 @dataclass(frozen=True)
 class ToyInfo(RuntimeToolchainInfo):
-    def refusal(self, model, format_, platform):
-        return "it takes no such thing" if format_ == "toy:none" else ""
+    def refusal(self, conversion):
+        return "it takes no such thing" if conversion.format == "toy:none" else ""
 
-    def footprint(self, model, format_, platform):
-        return Footprint(disk=model.architecture["size"], weights=model.architecture["size"], runtime=10)
+    def footprint(self, conversion):
+        size = conversion.model.architecture["size"]
+        return Footprint(disk=size, weights=size, runtime=10)
 
     def convert(self, ctx, conversion: Conversion):
         out = ctx.declare_file(f"{conversion.prefix}model.toy")

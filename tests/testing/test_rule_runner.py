@@ -41,10 +41,10 @@ class Mine(RuntimeToolchainInfo):
     size: int = 100
     makes: bool = True
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        return "big-endian" if platform.cpu == "s390x" else ""
+    def refusal(self, conversion: Conversion) -> str:
+        return "big-endian" if conversion.platform.cpu == "s390x" else ""
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+    def footprint(self, conversion: Conversion) -> Footprint:
         return Footprint(self.size, self.size)
 
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
@@ -238,6 +238,10 @@ def test_a_conversion_alone() -> None:
         Artifact("pkg/binary/x/model.bin", "file"), "mine:a", "mine", drone.label
     )
     assert target.action.inputs == {"in/model": MODEL.weights}
+    with pytest.raises(AnalysisError, match="`//pkg:binary` cannot be had as `mine:a`: big-endian"):
+        made.convert(
+            Mine("mine", ("mine:a",)), Conversion(MODEL, "mine:a", made.platform("old", cpu="s390x"))
+        )
     with pytest.raises(AnalysisError, match=r"declares the output `modelbuild-out/pkg/binary/model\.bin`"):
         made.convert(Mine("mine", ("mine:a",), makes=False), Conversion(MODEL, "mine:a", drone))
 

@@ -136,7 +136,7 @@ class Conversions:
         name: str = "made",
     ) -> Path:
         """The binary; all outputs lie beside it. What is there already from an earlier call is not made again."""
-        assert toolchain.refusal(model.info, format_, platform) == ""
+        assert toolchain.refusal(Conversion(model.info, format_, platform)) == ""
         conversion = Conversion(model.info, format_, platform, sequence_length=LENGTH)
         target = RuleRunner().convert(toolchain, conversion)
         out = self.directory / name

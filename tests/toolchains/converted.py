@@ -21,6 +21,7 @@ from modelbuild.api import (
     RuntimeToolchainInfo,
 )
 from modelbuild.platform import CPU, OS
+from modelbuild.runner import LOCAL
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.dense_model import load_dense
 from modelbuild.toolkit.image_classification import ImageClassification
@@ -30,7 +31,9 @@ from tests.tiny_text import VOCAB_SIZE, call
 
 TREE = Artifact("model", "tree")
 HOST = PlatformInfo(
-    Label("", "p", "host"), {CPU: Label("platforms", "cpu", "x86_64"), OS: Label("platforms", "os", "linux")}
+    Label("", "p", "host"),
+    {CPU: Label("platforms", "cpu", "x86_64"), OS: Label("platforms", "os", "linux")},
+    runner=LOCAL,
 )
 LLAMA = {
     "model_type": "llama",

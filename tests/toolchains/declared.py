@@ -24,6 +24,7 @@ from modelbuild.api import (
     RuntimeToolchainInfo,
 )
 from modelbuild.platform import CPU, OS
+from modelbuild.runner import LOCAL
 from modelbuild.toolkit.image_classification import ImageClassification
 from modelbuild.toolkit.language_model import LanguageModel
 from modelbuild.toolkit.request import Request, load_tool
@@ -59,9 +60,10 @@ Array = npt.NDArray[Any]
 
 
 def platform(cpu: str = "x86_64", system: str = "linux") -> PlatformInfo:
-    """A device with this CPU and operating system."""
+    """A device with this CPU and operating system; of x86-64 with Linux, this machine."""
     constraints = {CPU: Label("platforms", "cpu", cpu), OS: Label("platforms", "os", system)}
-    return PlatformInfo(Label("", "p", cpu), constraints)
+    local = (cpu, system) == ("x86_64", "linux")
+    return PlatformInfo(Label("", "p", cpu), constraints, runner=LOCAL if local else None)
 
 
 def random_model(directory: Path, architecture: dict[str, Any], tokenizer: Path | None = None) -> ModelInfo:

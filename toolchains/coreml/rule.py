@@ -5,35 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from modelbuild.api import (
-    AnalysisError,
     Context,
     Conversion,
     DefaultInfo,
     DeviceBinaryInfo,
+    FixedPassToolchainInfo,
     Footprint,
     Lock,
-    ModelInfo,
     PlatformInfo,
     Provider,
     PythonTool,
     Resources,
     Rule,
-    RuntimeToolchainInfo,
     complete_architecture,
+    pass_bytes,
+    pass_params,
     weight_tensors,
 )
 
 _HERE = Path(__file__).parent
-_TEXT = ("text_generation", "language_modeling")
-_FAMILIES = ("llama", "vit")
 _SYSTEMS = ("ios", "macos")
 _SIZES = {"coreml:fp16": 2, "coreml:fp32": 4}
 """Format -> bytes of a number."""
-_TOKENS = 64
-"""The length of a pass that sizes are told for: the default of `device_binary`."""
 _BLOB = 64
 """What arrays are aligned to, and the metadata in front of each."""
 _MANIFEST_BYTES = 618
@@ -51,35 +47,27 @@ Target = Literal["iOS15", "iOS16", "iOS17", "iOS18"]
 
 
 @dataclass(frozen=True)
-class CoreMlToolchainInfo(RuntimeToolchainInfo):
+class CoreMlToolchainInfo(FixedPassToolchainInfo):
     """Makes `.mlpackage` trees. target: the oldest system that may load them."""
+
+    families: ClassVar[frozenset[str]] = frozenset({"llama", "vit"})
 
     target: Target = "iOS16"
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        """The system, the task and the family."""
-        if format_ not in self.formats:
-            return f"this toolchain makes {', '.join(self.formats)}"
-        if platform.os not in _SYSTEMS:
-            return f"Core ML is part of Apple's systems, and `{platform.label}` is none of them"
-        if model.task not in (*_TEXT, "image_classification"):
-            return f"Core ML is not tried with models for {model.task}"
-        family = model.architecture.get("model_type")
-        if family not in _FAMILIES:
-            return f"Core ML is not tried with a model of type `{family}`, only with {', '.join(_FAMILIES)}"
-        try:
-            weight_tensors(model.architecture)
-        except AnalysisError as error:
-            return error.message
-        return ""
+    def refusal(self, conversion: Conversion) -> str:
+        """Systems that are not Apple's."""
+        platform = conversion.platform
+        other = f"Core ML is part of Apple's systems, and `{platform.label}` is none of them"
+        return super().refusal(conversion) or ("" if platform.os in _SYSTEMS else other)
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
-        """The weights for passes of 64 tokens to the byte, the program about. Memory: weights and one pass.
+    def footprint(self, conversion: Conversion) -> Footprint:
+        """The weights to the byte, the program about. Memory: weights and one pass.
 
         What Core ML itself takes is not known here.
         """
-        keys = complete_architecture(model.architecture)
-        weights = _weight_bytes(keys, _SIZES[format_])
+        format_ = conversion.format
+        keys = complete_architecture(conversion.model.architecture)
+        weights = _weight_bytes(keys, _SIZES[format_], conversion.sequence_length)
         base, each = _PROGRAM_BYTES[keys["model_type"], format_]
         if keys.get("num_key_value_heads") not in (None, keys["num_attention_heads"]):
             each += _GROUPED_BYTES
@@ -87,30 +75,20 @@ class CoreMlToolchainInfo(RuntimeToolchainInfo):
         return Footprint(
             disk=weights + program + _MANIFEST_BYTES,
             weights=weights,
-            runtime=_pass_bytes(keys, _SIZES[format_]),
+            runtime=pass_bytes(conversion, _SIZES[format_]),
             detail={"weights": weights, "program": program, "manifest": _MANIFEST_BYTES},
         )
 
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
         """One action, with nothing of the device in its key."""
-        model = conversion.model
-        reason = self.refusal(model, conversion.format, conversion.platform)
-        if reason:
-            ctx.fail(f"the model cannot be had as {conversion.format}: {reason}")
         package = ctx.declare_tree(f"{conversion.prefix}model.mlpackage")
-        params: dict[str, object] = {
-            "task": "image_classification",
-            "precision": conversion.format.removeprefix("coreml:"),
-            "target": self.target,
-        }
-        if model.task in _TEXT:
-            params |= {"task": "language_model", "sequence_length": conversion.sequence_length}
+        params = {"precision": conversion.format.removeprefix("coreml:"), "target": self.target}
         ctx.run(
             tool=PythonTool(_HERE / "convert_tool.py", lock=Lock(_HERE / "requirements.lock")),
             mnemonic="CoreMlConvert",
-            inputs={"model": model.weights},
+            inputs={"model": conversion.model.weights},
             outputs={"package": package},
-            params=params,
+            params={**pass_params(conversion), **params},
             resources=Resources(ram=2 << 30),
             progress=f"converting {ctx.label.name} to Core ML",
         )
@@ -146,12 +124,12 @@ class CoremlToolchain(Rule):
         ]
 
 
-def _weight_bytes(keys: Mapping[str, Any], size: int) -> int:
+def _weight_bytes(keys: Mapping[str, Any], size: int, length: int) -> int:
     """Of `weight.bin`: a header, and each array with its metadata; arrays of a few numbers lie elsewhere."""
     counts = [tensor.parameters for tensor in weight_tensors(keys)]
     if keys["model_type"] != "vit":
         # The causal mask, cosines and sines, and a zero bias for each width.
-        counts += [_TOKENS * _TOKENS, *[_TOKENS * int(keys["head_dim"])] * 2]
+        counts += [length * length, *[length * int(keys["head_dim"])] * 2]
         heads = (keys["num_attention_heads"], keys["num_key_value_heads"])
         widths = {int(number) * int(keys["head_dim"]) for number in heads}
         counts += {*widths, keys["hidden_size"], keys["intermediate_size"], keys["vocab_size"]}
@@ -160,16 +138,3 @@ def _weight_bytes(keys: Mapping[str, Any], size: int) -> int:
 
 def _aligned(size: int) -> int:
     return size + -size % _BLOB
-
-
-def _pass_bytes(keys: Mapping[str, Any], size: int) -> int:
-    """What one pass takes at most: attention scores, two wide rows and some narrow ones a token."""
-    hidden, inner = int(keys["hidden_size"]), int(keys["intermediate_size"])
-    tokens = _TOKENS
-    if keys["model_type"] == "vit":
-        sides = [
-            each if isinstance(each, int) else each[0] for each in (keys["image_size"], keys["patch_size"])
-        ]
-        tokens = (sides[0] // sides[1]) ** 2 + 1
-    widest = max(inner, int(keys.get("vocab_size") or 0))
-    return size * tokens * (int(keys["num_attention_heads"]) * tokens + 2 * widest + 6 * hidden)

@@ -32,6 +32,7 @@ from modelbuild.api import (
     TestInfo,
     TokenizerInfo,
     complete_architecture,
+    device_lock,
     gguf_bytes,
     gguf_context_length,
     gguf_header_bytes,
@@ -41,7 +42,6 @@ from modelbuild.api import (
 )
 
 _HERE = Path(__file__).parent
-_TASKS = ("text_generation", "language_modeling")
 _KINDS = (
     *("auto", "F32", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q4_1", "Q4_0", "Q2_K"),
     *("TQ2_0", "TQ1_0"),
@@ -52,15 +52,11 @@ _UNIFORM = ("F32", "F16", "Q8_0", "Q4_1", "Q4_0")
 _WEIGHED = ("Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0", "Q3_K_M", "Q2_K")
 """Kinds whose rounding heeds an importance matrix."""
 _BIG_ENDIAN = ("s390x", "ppc", "ppc32", "mips64")
-_WHEELS = {
-    "x86_64": ("requirements-runtime.lock", ""),
-    "aarch64": ("requirements-aarch64.lock", "aarch64-manylinux_2_28"),
-}
-"""CPU -> the lock with llama.cpp's library for it, and the platform of its wheels."""
+_WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
+"""CPU -> the platform of the wheels with llama.cpp's library."""
+_RUNTIME_LOCKS = {"x86_64": "requirements-runtime.lock", "aarch64": "requirements-aarch64.lock"}
 _TORCH = ("compressed-tensors", "gguf", "numpy", "safetensors", "tokenizers", "torch", "transformers")
 _OUTER = frozenset({"model.embed_tokens.weight", "lm_head.weight"})
-_DEVICE_PYTHON = "3.11"
-"""Of devices that are not this machine."""
 _LIBRARY_BYTES = 16 << 20
 """Resident memory of the library and of an open file without its tensors, measured with xllamacpp 2026.10."""
 _CELLS = 256
@@ -80,15 +76,16 @@ class LlamaCppToolchainInfo(RuntimeToolchainInfo):
     allow_requantize: bool = False
     threads: int = 1
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+    def refusal(self, conversion: Conversion) -> str:
         """The device, the task, the family, a second rounding, rows that are not made of whole blocks."""
+        model, format_, platform = conversion.model, conversion.format, conversion.platform
         if format_ not in self.formats:
             return f"this toolchain makes {', '.join(self.formats)}"
         if platform.cpu in _BIG_ENDIAN:
             return f"the file would be little-endian, and `{platform.cpu}` is not"
         if platform.os == "none":
             return "llama.cpp needs an operating system"
-        if model.task not in _TASKS:
+        if not model.is_text:
             return f"GGUF holds language models here, and this one is for {model.task}"
         reason = gguf_refusal(model.architecture)
         if reason:
@@ -100,13 +97,14 @@ class LlamaCppToolchainInfo(RuntimeToolchainInfo):
             return error.message
         return ""
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+    def footprint(self, conversion: Conversion) -> Footprint:
         """Tensors to the byte, the header estimated; memory with a KV cache in F16, llama.cpp's default."""
+        model = conversion.model
         keys = complete_architecture(model.architecture)
-        disk = gguf_bytes(keys, _tensor_types(model, self._kind(model, format_)))
+        disk = gguf_bytes(keys, _tensor_types(model, self._kind(model, conversion.format)))
         header = gguf_header_bytes(keys)
         trained = gguf_context_length(keys)
-        context = min(platform.budget.context_length or trained, trained)
+        context = min(conversion.platform.budget.context_length or trained, trained)
         cells = -(-context // _CELLS) * _CELLS
         return Footprint(
             disk=disk,
@@ -119,9 +117,6 @@ class LlamaCppToolchainInfo(RuntimeToolchainInfo):
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
         """The file with its list of tensors; before it the importance matrix, when there is data for one."""
         model, prefix = conversion.model, conversion.prefix
-        reason = self.refusal(model, conversion.format, conversion.platform)
-        if reason:
-            ctx.fail(f"the model cannot be had as {conversion.format}: {reason}")
         kind = self._kind(model, conversion.format)
         inputs = {"model": model.weights}
         if conversion.calibration is not None and kind in _WEIGHED and not model.quantization:
@@ -148,13 +143,9 @@ class LlamaCppToolchainInfo(RuntimeToolchainInfo):
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
         """llama.cpp's library out of a wheel, which there is for Linux on x86-64 and aarch64."""
-        if platform.os != "linux" or platform.cpu not in _WHEELS:
-            return None
-        lock, wheels = _WHEELS[platform.cpu]
-        if platform.runner is not None and platform.runner.kind == "local":
-            wheels = ""
-        python = _DEVICE_PYTHON if wheels else ""
-        return PythonTool(_HERE / "device_tool.py", lock=Lock(_HERE / lock, wheels, python))
+        path = _HERE / _RUNTIME_LOCKS.get(platform.cpu, "")
+        lock = device_lock(path, platform, _WHEELS)
+        return PythonTool(_HERE / "device_tool.py", lock=lock) if lock else None
 
     def _kind(self, model: ModelInfo, format_: str) -> str:
         """`auto` is what loses nothing. Raises AnalysisError for a second rounding."""
@@ -247,7 +238,7 @@ def measure(
 ) -> None:
     """Declare the action that measures `out`. Nothing of a target or device is in its key."""
     how = how or Measurement()
-    if model.task not in _TASKS:
+    if not model.is_text:
         ctx.fail(f"an importance matrix is of a language model, and this is one for {model.task}")
     if dataset.task != model.task:
         ctx.fail(f"the calibration data is for `{dataset.task}`, the model for `{model.task}`")

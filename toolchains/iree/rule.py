@@ -11,31 +11,30 @@ from modelbuild.api import (
     Conversion,
     DefaultInfo,
     DeviceBinaryInfo,
+    FixedPassToolchainInfo,
     Footprint,
     Lock,
-    ModelInfo,
     PlatformInfo,
     Provider,
     PythonTool,
     Resources,
     Rule,
-    RuntimeToolchainInfo,
     declare_onnx_export,
+    device_lock,
+    pass_bytes,
     weight_tensors,
 )
 
 _HERE = Path(__file__).parent
 _FORMAT = "iree:fp32"
-_TEXT = ("text_generation", "language_modeling")
 _CODE: Mapping[str, tuple[int, int]] = {
     "x86_64": (78_000, 78_000),
     "aarch64": (71_000, 48_000),
     "riscv64": (210_000, 65_000),
 }
 """CPU -> bytes of code and headers of a language model, of a classifier: measured, see README.md."""
-_WHEELS = {"x86_64": "", "aarch64": "aarch64-manylinux_2_28"}
-"""CPU -> the platform of the runtime's wheels; empty: the machine that builds."""
-_DEVICE_PYTHON = "3.11"
+_WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
+"""CPU -> the platform of the runtime's wheels."""
 _RUNTIME_BYTES = 11 << 20
 """Peak of iree-run-module with a model of 256 KB, less the model."""
 
@@ -74,26 +73,32 @@ class IreeToolchain(Rule):
 
 
 @dataclass(frozen=True)
-class IreeToolchainInfo(RuntimeToolchainInfo):
+class IreeToolchainInfo(FixedPassToolchainInfo):
     """targets: name of a CPU -> the flags of iree-compile for it."""
 
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        """Other tasks and other CPUs."""
-        if model.task not in (*_TEXT, "image_classification"):
-            return f"a model for `{model.task}` cannot be exported to ONNX, which IREE reads"
-        if platform.cpu not in self.targets:
-            known = ", ".join(f"`{cpu}`" for cpu in self.targets)
-            return f"this toolchain compiles for {known}, and the platform's CPU is `{platform.cpu}`"
-        return ""
+    def refusal(self, conversion: Conversion) -> str:
+        """Other CPUs."""
+        cpu, known = conversion.platform.cpu, ", ".join(f"`{cpu}`" for cpu in self.targets)
+        refused = (
+            ""
+            if cpu in self.targets
+            else f"this toolchain compiles for {known}, and the platform's CPU is `{cpu}`"
+        )
+        return super().refusal(conversion) or refused
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+    def footprint(self, conversion: Conversion) -> Footprint:
         """Every weight takes four bytes, packed ones too: IREE gets the floats that they stand for."""
+        model = conversion.model
         weights = 4 * sum(tensor.parameters for tensor in weight_tensors(model.architecture))
-        code = _CODE[platform.cpu][0 if model.task in _TEXT else 1]
-        detail = {"weights": weights, "code": code}
-        return Footprint(disk=weights + code, weights=weights, runtime=code + _RUNTIME_BYTES, detail=detail)
+        code = _CODE[conversion.platform.cpu][0 if model.is_text else 1]
+        return Footprint(
+            disk=weights + code,
+            weights=weights,
+            runtime=code + _RUNTIME_BYTES + pass_bytes(conversion),
+            detail={"weights": weights, "code": code},
+        )
 
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
         """Three actions: ONNX, MLIR, code. Platforms share the first two."""
@@ -123,13 +128,8 @@ class IreeToolchainInfo(RuntimeToolchainInfo):
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
         """IREE's Python runtime, of which there are wheels for Linux on two of the CPUs."""
-        if platform.os != "linux" or platform.cpu not in _WHEELS:
-            return None
-        wheels = _WHEELS[platform.cpu]
-        if platform.runner is not None and platform.runner.kind == "local":
-            wheels = ""
-        lock = Lock(_HERE / "runtime.lock", wheels, _DEVICE_PYTHON if wheels else "")
-        return PythonTool(_HERE / "device_tool.py", lock=lock)
+        lock = device_lock(_HERE / "runtime.lock", platform, _WHEELS)
+        return PythonTool(_HERE / "device_tool.py", lock=lock) if lock else None
 
 
 def _triple(cpu: str) -> tuple[str, ...]:

@@ -118,12 +118,13 @@ def _of_checkpoint(name: str, packed: Mapping[str, PackedWeight]) -> PackedWeigh
         return None
     if len(found) != len(parts):
         raise ToolError(f"the checkpoint packs only some of `{'`, `'.join(parts)}`")
-    zeros = [weight.zeros for weight in found if weight.zeros is not None]
+    # A matrix whose zero points are all in the middle has none.
+    zeros = [np.zeros(w.scales.shape, np.int8) if w.zeros is None else w.zeros for w in found]
     return replace(
         found[0],
         codes=np.concatenate([weight.codes for weight in found]),
         scales=np.concatenate([weight.scales for weight in found]),
-        zeros=np.concatenate(zeros) if zeros else None,
+        zeros=np.concatenate(zeros) if any(weight.zeros is not None for weight in found) else None,
     )
 
 

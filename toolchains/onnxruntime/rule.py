@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelbuild.api import (
+    AnalysisError,
     Artifact,
     Context,
     Conversion,
     DefaultInfo,
     DeviceBinaryInfo,
+    FixedPassToolchainInfo,
     Footprint,
     Lock,
     ModelInfo,
@@ -25,13 +27,14 @@ from modelbuild.api import (
     complete_architecture,
     declare_calibration,
     declare_onnx_export,
+    device_lock,
+    is_rounded,
     kv_cache_bytes,
+    pass_bytes,
     weight_tensors,
 )
 
 _HERE = Path(__file__).parent
-_TASKS = ("text_generation", "language_modeling", "image_classification")
-_TEXT = _TASKS[:2]
 _FORMATS = ("onnx:fp32", "onnx:int8", "onnx:int4", "onnx:int8-dynamic", "onnx:int8-static")
 _PRODUCTS = ("onnx:int8-dynamic", "onnx:int8-static")
 _SYSTEMS: Mapping[str, tuple[str, ...]] = {
@@ -45,6 +48,8 @@ _GENAI_SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "x86_64": ("linux", "windows"),
     "aarch64": ("linux", "windows", "macos", "android"),
 }
+_WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
+"""CPU -> the platform of the wheels of either."""
 _BLOCKS = (256, 128, 64, 32, 16)
 _GRAPH: Mapping[tuple[str, str], tuple[int, int, int]] = {
     ("text", "fp32"): (3_434, 6_109, 737),
@@ -92,32 +97,32 @@ class OnnxruntimeToolchain(Rule):
 
 
 @dataclass(frozen=True)
-class OnnxruntimeToolchainInfo(RuntimeToolchainInfo):
+class OnnxruntimeToolchainInfo(FixedPassToolchainInfo):
     """calibration_rows: how many rows activations are measured on."""
 
     calibration_rows: int = 128
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        """Other tasks and devices, and integers that the format could only hold by rounding them again."""
-        if model.task not in _TASKS:
-            return f"a model for `{model.task}` cannot be exported to ONNX"
-        if platform.os not in _SYSTEMS.get(platform.cpu, ()):
-            return f"there is no ONNX Runtime for `{platform.cpu}` with `{platform.os}`"
-        if model.format not in ("safetensors", "compressed-tensors", "gptq"):
-            return f"weights stored as `{model.format}` are not read here"
-        return _second_rounding(model, format_)
+    def refusal(self, conversion: Conversion) -> str:
+        """Other devices, and integers that the format could only hold by rounding them again."""
+        platform = conversion.platform
+        reason = super().refusal(conversion)
+        if not reason and platform.os not in _SYSTEMS.get(platform.cpu, ()):
+            reason = f"there is no ONNX Runtime for `{platform.cpu}` with `{platform.os}`"
+        return reason or _second_rounding(conversion.model, conversion.format)
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+    def footprint(self, conversion: Conversion) -> Footprint:
         """What every tensor takes, and the graph around them: constants measured on small models."""
+        model, format_ = conversion.model, conversion.format
         parts = {"weights": 0, "embedding": 0, "graph": _graph_bytes(model, format_)}
         tensors = weight_tensors(model.architecture)
         for tensor in tensors:
             parts["embedding" if tensor.role == "embedding" else "weights"] += _bytes(tensor, model, format_)
-        if model.task in _TEXT and not any(tensor.role == "output" for tensor in tensors):
+        if model.is_text and not any(tensor.role == "output" for tensor in tensors):
             parts["weights"] += _tied_bytes(tensors[0], model, format_)
         disk = sum(parts.values())
         # While it is loaded, the file and what the kernels make of it are both in memory: measured 2.1 times.
-        return Footprint(disk=disk, weights=2 * disk, runtime=_RUNTIME_BYTES, detail=parts)
+        runtime = _RUNTIME_BYTES + pass_bytes(conversion)
+        return Footprint(disk=disk, weights=2 * disk, runtime=runtime, detail=parts)
 
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
         """The export, which is `onnx:fp32` as it is, and the action that makes something smaller of it."""
@@ -154,7 +159,7 @@ class OnnxruntimeToolchainInfo(RuntimeToolchainInfo):
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
         """ONNX Runtime from its wheel, on Linux."""
-        lock = _wheels("runtime.lock", platform)
+        lock = device_lock(_HERE / "runtime.lock", platform, _WHEELS)
         return PythonTool(_HERE / "device_tool.py", lock=lock) if lock else None
 
 
@@ -174,22 +179,30 @@ class OnnxruntimeGenaiToolchain(Rule):
 class GenaiToolchainInfo(RuntimeToolchainInfo):
     """ONNX Runtime GenAI. Its wheels are for desktops and servers; phones have packages of their own."""
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        """Other tasks and devices, and integers that the format could only hold by rounding them again."""
-        if model.task not in _TEXT:
+    def refusal(self, conversion: Conversion) -> str:
+        """Other models and devices, and integers that the format could only hold by rounding them again."""
+        model, platform = conversion.model, conversion.platform
+        if conversion.format not in self.formats:
+            return f"this toolchain makes {', '.join(self.formats)}"
+        if not model.is_text:
             return f"ONNX Runtime GenAI takes language models, and this one is for `{model.task}`"
         if platform.os not in _GENAI_SYSTEMS.get(platform.cpu, ()):
             return f"there is no ONNX Runtime GenAI for `{platform.cpu}` with `{platform.os}`"
-        if model.format not in ("safetensors", "compressed-tensors"):
+        if model.format not in ("safetensors", "compressed-tensors", "gptq"):
             return f"weights stored as `{model.format}` are not read here"
-        return _second_rounding(model, format_)
+        try:
+            weight_tensors(model.architecture)
+        except AnalysisError as error:
+            return error.message
+        return _second_rounding(model, conversion.format)
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+    def footprint(self, conversion: Conversion) -> Footprint:
         """As `onnx:`; rotary tables, the graph and the tokenizer as measured, see README.md."""
+        model = conversion.model
         keys = complete_architecture(model.architecture)
         longest = int(model.architecture.get("max_position_embeddings") or _LONGEST)
         tensors = weight_tensors(model.architecture)
-        onnx = f"onnx:{_variant(format_)}"
+        onnx = f"onnx:{_variant(conversion.format)}"
         base, layer = _GENAI_GRAPH[onnx != "onnx:fp32"]
         single, single_bytes = _BYTE_TOKENS
         parts = {
@@ -201,7 +214,7 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
         if not any(tensor.role == "output" for tensor in tensors):
             parts["weights"] += _tied_bytes(tensors[0], model, onnx)
         disk = sum(parts.values())
-        length = platform.budget.context_length or longest
+        length = conversion.platform.budget.context_length or longest
         cache = kv_cache_bytes(model.architecture, length, 4)
         return Footprint(disk, 2 * disk, cache, _GENAI_RUNTIME_BYTES, parts)
 
@@ -221,16 +234,8 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
         """ONNX Runtime GenAI from its wheel, on Linux."""
-        lock = _wheels("genai_runtime.lock", platform)
+        lock = device_lock(_HERE / "genai_runtime.lock", platform, _WHEELS)
         return PythonTool(_HERE / "genai_device_tool.py", lock=lock) if lock else None
-
-
-def _wheels(lock: str, platform: PlatformInfo) -> Lock | None:
-    if platform.os != "linux" or platform.cpu not in ("x86_64", "aarch64"):
-        return None
-    if platform.cpu == "x86_64":
-        return Lock(_HERE / lock)
-    return Lock(_HERE / lock, platform="aarch64-manylinux_2_28", python_version="3.11")
 
 
 def _variant(format_: str) -> str:
@@ -260,15 +265,6 @@ def _bits(model: ModelInfo, format_: str) -> int:
     return {3: 4}.get(bits, bits)
 
 
-def _is_rounded(tensor: WeightTensor, model: ModelInfo) -> bool:
-    """Whether a format of integers holds this tensor as such."""
-    if tensor.role == "vector" or len(tensor.shape) != 2:
-        return False
-    if tensor.role == "matrix" or model.task not in _TEXT:
-        return True
-    return not model.quantization or model.quantization.get("embeddings", "rtn") == "rtn"
-
-
 def _blocks(columns: int, model: ModelInfo, format_: str) -> tuple[int, int]:
     """Weights of a block, and blocks of a row of so many weights."""
     group = int(model.quantization.get("group_size") or columns)
@@ -279,7 +275,7 @@ def _blocks(columns: int, model: ModelInfo, format_: str) -> tuple[int, int]:
 
 
 def _bytes(tensor: WeightTensor, model: ModelInfo, format_: str) -> int:
-    if format_ == "onnx:fp32" or not _is_rounded(tensor, model):
+    if format_ == "onnx:fp32" or not is_rounded(model, tensor):
         return 4 * tensor.parameters
     rows, columns = tensor.shape
     looked_up = tensor.role == "embedding"
@@ -293,7 +289,7 @@ def _bytes(tensor: WeightTensor, model: ModelInfo, format_: str) -> int:
 
 def _tied_bytes(embedding: WeightTensor, model: ModelInfo, format_: str) -> int:
     """What an output matrix takes beside the embedding that it equals."""
-    if format_ == "onnx:fp32" or not _is_rounded(embedding, model):
+    if format_ == "onnx:fp32" or not is_rounded(model, embedding):
         return 0
     rows, columns = embedding.shape
     if format_ in _PRODUCTS:
@@ -312,10 +308,10 @@ def _graph_bytes(model: ModelInfo, format_: str) -> int:
     variant = _variant(format_)
     kind = "weights" if variant in ("int8", "int4") else variant
     keys = complete_architecture(model.architecture)
-    base, layer, shared = _GRAPH["text" if model.task in _TEXT else "images", kind]
+    base, layer, shared = _GRAPH["text" if model.is_text else "images", kind]
     if keys.get("num_key_value_heads", keys["num_attention_heads"]) == keys["num_attention_heads"]:
         shared = 0
     zeros = 0
     if kind == "weights" and not model.quantization.get("symmetric", True):
-        zeros = _ZEROS_BYTES * sum(_is_rounded(t, model) for t in weight_tensors(model.architecture))
+        zeros = _ZEROS_BYTES * sum(is_rounded(model, t) for t in weight_tensors(model.architecture))
     return base + (layer + shared) * int(keys["num_hidden_layers"]) + zeros

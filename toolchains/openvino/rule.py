@@ -11,6 +11,7 @@ from modelbuild.api import (
     Conversion,
     DefaultInfo,
     DeviceBinaryInfo,
+    FixedPassToolchainInfo,
     Footprint,
     Lock,
     ModelInfo,
@@ -19,22 +20,24 @@ from modelbuild.api import (
     PythonTool,
     Resources,
     Rule,
-    RuntimeToolchainInfo,
     WeightTensor,
     complete_architecture,
     declare_onnx_export,
+    device_lock,
+    is_rounded,
+    pass_bytes,
     weight_tensors,
 )
 
 _HERE = Path(__file__).parent
-_TASKS = ("text_generation", "language_modeling", "image_classification")
-_TEXT = _TASKS[:2]
 _FORMATS = ("openvino:fp32", "openvino:int8", "openvino:int4")
 _SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "x86_64": ("linux", "windows"),
     "aarch64": ("linux", "macos"),
 }
 """CPU -> the systems that OpenVINO is released for."""
+_WHEELS = {"x86_64": "x86_64-manylinux_2_35", "aarch64": "aarch64-manylinux_2_35"}
+"""CPU -> the platform of its wheels."""
 _XML: Mapping[str, tuple[int, int, int]] = {"text": (15_811, 30_053, 3_183), "images": (16_975, 27_220, 0)}
 """Bytes of the graph: of any model (with constants), of each layer, of each layer whose heads share keys."""
 _XML_INTEGERS, _XML_GROUPS, _XML_ZEROS = 980, 742, 1_075
@@ -56,32 +59,34 @@ class OpenvinoToolchain(Rule):
 
 
 @dataclass(frozen=True)
-class OpenvinoToolchainInfo(RuntimeToolchainInfo):
+class OpenvinoToolchainInfo(FixedPassToolchainInfo):
     """OpenVINO, on the CPU."""
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        """Other tasks and devices, and integers that the format could only hold by rounding them again."""
-        if model.task not in _TASKS:
-            return f"a model for `{model.task}` cannot be exported to ONNX, which OpenVINO reads"
+    def refusal(self, conversion: Conversion) -> str:
+        """Other devices, and integers that the format could only hold by rounding them again."""
+        model, format_, platform = conversion.model, conversion.format, conversion.platform
+        reason = super().refusal(conversion)
+        if reason:
+            return reason
         if platform.os not in _SYSTEMS.get(platform.cpu, ()):
             return f"there is no OpenVINO for `{platform.cpu}` with `{platform.os}`"
-        if model.format not in ("safetensors", "compressed-tensors", "gptq"):
-            return f"weights stored as `{model.format}` are not read here"
         if model.quantization and format_ != "openvino:fp32":
             bits = int(model.quantization["bits"])
             if (bits == 8) is not (format_ == "openvino:int8"):
                 return f"{bits}-bit weights are not `{format_}`, which would round them again"
         return ""
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+    def footprint(self, conversion: Conversion) -> Footprint:
         """What every tensor takes, and the graph around them: measured, see README.md."""
+        model, format_ = conversion.model, conversion.format
         parts = {
             "weights": sum(_bytes(t, model, format_) for t in weight_tensors(model.architecture)),
             "graph": _graph_bytes(model, format_),
         }
         disk = sum(parts.values())
         # While it is compiled, the files and what the kernels make of them are both in memory: 2.3 times.
-        return Footprint(disk=disk, weights=2 * disk, runtime=_RUNTIME_BYTES, detail=parts)
+        runtime = _RUNTIME_BYTES + pass_bytes(conversion)
+        return Footprint(disk=disk, weights=2 * disk, runtime=runtime, detail=parts)
 
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
         """The export that other toolchains share, and its conversion."""
@@ -104,27 +109,13 @@ class OpenvinoToolchainInfo(RuntimeToolchainInfo):
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
         """OpenVINO from its wheel, on Linux."""
-        path = _HERE / "requirements.lock"
-        locks = {
-            "x86_64": Lock(path),
-            "aarch64": Lock(path, platform="aarch64-manylinux_2_35", python_version="3.11"),
-        }
-        if platform.os != "linux" or platform.cpu not in locks:
-            return None
-        return PythonTool(_HERE / "device_tool.py", lock=locks[platform.cpu])
-
-
-def _is_rounded(tensor: WeightTensor, model: ModelInfo, format_: str) -> bool:
-    if format_ == "openvino:fp32" or tensor.role == "vector" or len(tensor.shape) != 2:
-        return False
-    if tensor.role == "matrix" or model.task not in _TEXT:
-        return True
-    return not model.quantization or model.quantization.get("embeddings", "rtn") == "rtn"
+        lock = device_lock(_HERE / "requirements.lock", platform, _WHEELS)
+        return PythonTool(_HERE / "device_tool.py", lock=lock) if lock else None
 
 
 def _bytes(tensor: WeightTensor, model: ModelInfo, format_: str) -> int:
     """Codes, float32 scales and, for asymmetric weights, zero points."""
-    if not _is_rounded(tensor, model, format_):
+    if format_ == "openvino:fp32" or not is_rounded(model, tensor):
         return 4 * tensor.parameters
     rows, columns = tensor.shape
     bits = 8 if format_ == "openvino:int8" else 4
@@ -144,12 +135,12 @@ def _group(columns: int, model: ModelInfo, format_: str) -> int:
 
 def _graph_bytes(model: ModelInfo, format_: str) -> int:
     keys = complete_architecture(model.architecture)
-    base, layer, shared = _XML["text" if model.task in _TEXT else "images"]
+    base, layer, shared = _XML["text" if model.is_text else "images"]
     if keys.get("num_key_value_heads", keys["num_attention_heads"]) == keys["num_attention_heads"]:
         shared = 0
     total = base + (layer + shared) * int(keys["num_hidden_layers"])
-    for tensor in weight_tensors(model.architecture):
-        if _is_rounded(tensor, model, format_):
+    for tensor in weight_tensors(model.architecture) if format_ != "openvino:fp32" else ():
+        if is_rounded(model, tensor):
             grouped = _group(tensor.shape[1], model, format_) < tensor.shape[1]
             asymmetric = not model.quantization.get("symmetric", True)
             total += _XML_INTEGERS + _XML_GROUPS * grouped + _XML_ZEROS * asymmetric

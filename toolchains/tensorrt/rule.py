@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from modelbuild.api import (
-    AnalysisError,
     Context,
     Conversion,
     DefaultInfo,
     DeviceBinaryInfo,
+    FixedPassToolchainInfo,
     Footprint,
     Lock,
     ModelInfo,
@@ -24,15 +23,15 @@ from modelbuild.api import (
     PythonTool,
     Resources,
     Rule,
-    RuntimeToolchainInfo,
     complete_architecture,
     declare_calibration,
     declare_onnx_export,
+    is_rounded,
+    pass_bytes,
     weight_tensors,
 )
 
 _HERE = Path(__file__).parent
-_TEXT = ("text_generation", "language_modeling")
 _FORMATS = ("tensorrt:fp16", "tensorrt:int8")
 VERSION = "11.4.0.106"
 """What `requirements.lock` pins; an engine runs in no other TensorRT."""
@@ -40,12 +39,10 @@ GPUS = "/proc/driver/nvidia/gpus"
 """NVIDIA's driver lists the GPUs of a machine here."""
 _CPUS = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 """The kernel's name of a machine -> that of `@platforms//cpu`."""
-_TOKENS = 64
-"""The length of a pass that sizes are told for: the default of `device_binary`."""
 
 
 @dataclass(frozen=True)
-class TensorRtToolchainInfo(RuntimeToolchainInfo):
+class TensorRtToolchainInfo(FixedPassToolchainInfo):
     """Builds engines. gpu_architecture: `sm_87`. gpus, cpu: of the machine that builds."""
 
     gpu_architecture: str = ""
@@ -53,33 +50,22 @@ class TensorRtToolchainInfo(RuntimeToolchainInfo):
     gpus: int = 0
     cpu: str = ""
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        """The machine that builds, the task, and integers that would have to be rounded a second time."""
-        if format_ not in self.formats:
-            return f"this toolchain makes {', '.join(self.formats)}"
-        if model.task not in (*_TEXT, "image_classification"):
-            return f"a model for {model.task} cannot be exported to ONNX"
-        try:
-            weight_tensors(model.architecture)
-        except AnalysisError as error:
-            return error.message
-        reason = _second_rounding(model) if format_ == "tensorrt:int8" else ""
-        return reason or self._no_gpu(platform)
+    def refusal(self, conversion: Conversion) -> str:
+        """The machine that builds, and integers that would have to be rounded a second time."""
+        reason = super().refusal(conversion)
+        if not reason and conversion.format == "tensorrt:int8":
+            reason = _second_rounding(conversion.model)
+        return reason or self._no_gpu(conversion.platform)
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+    def footprint(self, conversion: Conversion) -> Footprint:
         """The weights as the graph holds them. What TensorRT adds was measured nowhere."""
-        keys = complete_architecture(model.architecture)
-        weights = _weight_bytes(keys, 1 if format_ == "tensorrt:int8" else 2)
-        return Footprint(
-            disk=weights, weights=weights, runtime=_pass_bytes(keys), detail={"weights": weights}
-        )
+        weights = _weight_bytes(conversion.model, 1 if conversion.format == "tensorrt:int8" else 2)
+        runtime = pass_bytes(conversion)
+        return Footprint(disk=weights, weights=weights, runtime=runtime, detail={"weights": weights})
 
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
         """The export that toolchains share, its types, and the engine."""
         model, prefix, format_ = conversion.model, conversion.prefix, conversion.format
-        reason = self.refusal(model, format_, conversion.platform)
-        if reason:
-            ctx.fail(f"the model cannot be had as {format_}: {reason}")
         export = declare_onnx_export(ctx, model, conversion.sequence_length, prefix)
         inputs = {"onnx": export, "model": model.weights}
         if format_ == "tensorrt:int8":
@@ -126,7 +112,7 @@ class TensorRtToolchainInfo(RuntimeToolchainInfo):
 
     def why_not_run(self, platform: PlatformInfo) -> str:
         """The GPU that is not there before anything else."""
-        return self._no_gpu(platform) or RuntimeToolchainInfo.why_not_run(self, platform)
+        return self._no_gpu(platform) or super().why_not_run(platform)
 
     def _no_gpu(self, platform: PlatformInfo) -> str:
         if not self.gpus:
@@ -182,30 +168,18 @@ def _second_rounding(model: ModelInfo) -> str:
     return ""
 
 
-def _weight_bytes(keys: Mapping[str, Any], size: int) -> int:
-    """Matrices in `size` bytes a number, the embedding in 2, vectors in 4."""
-    tensors = weight_tensors(keys)
+def _weight_bytes(model: ModelInfo, size: int) -> int:
+    """Matrices in `size` bytes a number; embeddings, and floats beside integers, in 2; vectors in 4."""
+    keys = complete_architecture(model.architecture)
     total = 0
-    for tensor in tensors:
-        count, role = tensor.parameters, tensor.role
-        if role == "vector" or (role == "embedding" and keys["model_type"] == "vit"):
+    for tensor in weight_tensors(keys):
+        count, rows = tensor.parameters, tensor.shape[0]
+        integers = size == 1 and is_rounded(model, tensor)
+        if tensor.role == "vector" or len(tensor.shape) != 2:
             total += 4 * count
-        elif role == "embedding":
-            tied = keys["tie_word_embeddings"] and size == 1
-            total += 2 * count + (count + 4 * tensor.shape[0] if tied else 0)
+        elif tensor.role == "embedding":
+            tied = keys["tie_word_embeddings"] and integers
+            total += 2 * count + (count + 4 * rows if tied else 0)
         else:
-            total += size * count + (4 * tensor.shape[0] if size == 1 else 0)
+            total += count + 4 * rows if integers else 2 * count
     return total
-
-
-def _pass_bytes(keys: Mapping[str, Any]) -> int:
-    """What one pass takes at most: attention scores, two wide rows and some narrow ones a token, float32."""
-    hidden, inner = int(keys["hidden_size"]), int(keys["intermediate_size"])
-    tokens = _TOKENS
-    if keys["model_type"] == "vit":
-        sides = [
-            each if isinstance(each, int) else each[0] for each in (keys["image_size"], keys["patch_size"])
-        ]
-        tokens = (sides[0] // sides[1]) ** 2 + 1
-    widest = max(inner, int(keys.get("vocab_size") or 0))
-    return 4 * tokens * (int(keys["num_attention_heads"]) * tokens + 2 * widest + 6 * hidden)

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import Field
 
 from modelbuild.api import (
-    MODEL_TYPES,
     Artifact,
     Context,
     Conversion,
     DefaultInfo,
     DeviceBinaryInfo,
     Files,
+    FixedPassToolchainInfo,
     Footprint,
     Lock,
     ModelInfo,
@@ -25,14 +25,15 @@ from modelbuild.api import (
     PythonTool,
     Resources,
     Rule,
-    RuntimeToolchainInfo,
     complete_architecture,
+    device_lock,
+    is_rounded,
+    pass_params,
     weight_tensors,
 )
 
 _HERE = Path(__file__).parent
 _BITS = {"tvm:fp32": 0, "tvm:int8": 8, "tvm:int4": 4}
-_TEXT = ("text_generation", "language_modeling")
 _TARGETS: Mapping[str, Mapping[str, Any]] = {
     "x86_64": {"mtriple": "x86_64-linux-gnu", "mcpu": "x86-64-v3"},
     "aarch64": {"mtriple": "aarch64-linux-gnu", "mcpu": "generic", "mattr": ["+neon"]},
@@ -52,7 +53,7 @@ _TARGETS: Mapping[str, Mapping[str, Any]] = {
 """CPU -> what TVM generates code for. x86-64-v3 has AVX2 and FMA."""
 _COMMON = {"kind": "llvm", "opt-level": 2}
 """At level 3, LLVM unrolls loops that call functions such as `expf`: four times the code, and no quicker."""
-_WHEELS = {"x86_64": "", "aarch64": "aarch64-manylinux_2_28"}
+_WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 """CPUs for which there are wheels of TVM -> their platform. For the others TVM's runtime is built here."""
 _LARGEST = (1 << 31) - (64 << 20)
 """Bytes of weights: code of a shared library reaches 2 GiB."""
@@ -71,25 +72,22 @@ _RUNTIME_BYTES = 5 << 20
 
 
 @dataclass(frozen=True)
-class TvmToolchainInfo(RuntimeToolchainInfo):
+class TvmToolchainInfo(FixedPassToolchainInfo):
     """Makes shared libraries and runs them in TVM. mcpu: CPU -> LLVM's name of a processor."""
 
     mcpu: Mapping[str, str] = field(default_factory=dict, hash=False)
     runtime_sources: tuple[Artifact, ...] = ()
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
-        """The format, the device, the task, the family, weights of another width, a library too large."""
-        if format_ not in self.formats:
-            return f"this toolchain makes {', '.join(self.formats)}"
+    def refusal(self, conversion: Conversion) -> str:
+        """The device, weights of another width, a library too large."""
+        model, format_, platform = conversion.model, conversion.format, conversion.platform
+        reason = super().refusal(conversion)
+        if reason:
+            return reason
         if platform.cpu not in _TARGETS:
             return f"this toolchain generates code for {', '.join(_TARGETS)}, not for `{platform.cpu}`"
         if platform.os != "linux":
             return f"the library would be for Linux, and the platform's system is `{platform.os}`"
-        if model.task not in (*_TEXT, "image_classification"):
-            return f"this toolchain takes language models and image classifiers, not one for {model.task}"
-        family = model.architecture.get("model_type")
-        if family not in MODEL_TYPES:
-            return f"a model of type `{family}` is not known here; {', '.join(sorted(MODEL_TYPES))} are"
         bits = int(model.quantization.get("bits") or 0)
         if _BITS[format_] not in (0, bits):
             stored = f"{bits}-bit weights" if bits else "weights in floating point"
@@ -99,10 +97,11 @@ class TvmToolchainInfo(RuntimeToolchainInfo):
             return f"a shared library holds at most 2 GiB, and the weights take {size} bytes"
         return ""
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+    def footprint(self, conversion: Conversion) -> Footprint:
         """Weights to the byte, code as measured. In memory weights lie twice: mapped, and as tensors."""
-        stored, cpu = _stored(model, format_), platform.cpu
-        base, layer, unpacking = _CODE[cpu][model.task in _TEXT]
+        model, format_, cpu = conversion.model, conversion.format, conversion.platform.cpu
+        stored = _stored(model, format_)
+        base, layer, unpacking = _CODE[cpu][model.is_text]
         code = base + layer * int(complete_architecture(model.architecture)["num_hidden_layers"])
         code += unpacking if _BITS[format_] else 0
         parts = {**stored, "code": code}
@@ -118,21 +117,13 @@ class TvmToolchainInfo(RuntimeToolchainInfo):
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
         """The import, which every platform shares, and the library."""
         model, cpu = conversion.model, conversion.platform.cpu
-        reason = self.refusal(model, conversion.format, conversion.platform)
-        if reason:
-            ctx.fail(f"the model cannot be had as {conversion.format}: {reason}")
-        is_text = model.task in _TEXT
         module = ctx.declare_file(f"{conversion.prefix}module.json")
         ctx.run(
             tool=PythonTool(_HERE / "import_tool.py", lock=Lock(_HERE / "requirements-import.lock")),
             mnemonic="TvmImport",
             inputs={"model": model.weights},
             outputs={"module": module},
-            params={
-                "format": conversion.format,
-                "task": "language_model" if is_text else model.task,
-                "sequence_length": conversion.sequence_length if is_text else 0,
-            },
+            params={"format": conversion.format, **pass_params(conversion)},
             resources=Resources(ram=1 << 30),
             progress=f"importing {ctx.label.name} into TVM",
         )
@@ -158,10 +149,7 @@ class TvmToolchainInfo(RuntimeToolchainInfo):
             return None
         if platform.cpu not in _WHEELS:
             return PythonTool(_HERE / "machine_tool.py", distributions=("numpy",))
-        wheels = _WHEELS[platform.cpu]
-        if platform.runner is not None and platform.runner.kind == "local":
-            wheels = ""
-        lock = Lock(_HERE / "requirements-runtime.lock", platform=wheels)
+        lock = device_lock(_HERE / "requirements-runtime.lock", platform, _WHEELS)
         return PythonTool(_HERE / "device_tool.py", lock=lock)
 
     def _with_runtime(self, ctx: Context, conversion: Conversion, library: Artifact) -> Artifact:
@@ -212,15 +200,9 @@ def _stored(model: ModelInfo, format_: str) -> dict[str, int]:
     """Bytes of what the library holds: part -> bytes. A tied output matrix and embedding are stored once."""
     bits = _BITS[format_]
     quantization = model.quantization
-    rounded_embeddings = quantization.get("embeddings", "rtn") == "rtn"
-    is_text = "vocab_size" in complete_architecture(model.architecture)
     parts = {"weights": 0, "scales": 0, "floats": 0}
     for tensor in weight_tensors(model.architecture):
-        outer = tensor.role in ("embedding", "output")
-        packed = tensor.role == "matrix" or (
-            outer and (rounded_embeddings if is_text else len(tensor.shape) == 2)
-        )
-        if not bits or not packed:
+        if not bits or not is_rounded(model, tensor):
             parts["floats"] += 4 * tensor.parameters
             continue
         rows, columns = tensor.shape

@@ -71,7 +71,7 @@ class CHeader(Rule):
         if not _NAME.match(self.prefix):
             ctx.fail(f"`{self.prefix}` cannot start a name in C")
         flash = self.board.info.budget.disk if self.board else None
-        needed = made.toolchain.footprint(made.model, self.binary.info.format, made.platform).weights
+        needed = made.toolchain.footprint(made.conversion).weights
         if flash is not None and needed > flash:
             ctx.fail(f"the weights take {byte_size(needed)}, and the board has {byte_size(flash)} of flash")
         header = ctx.declare_file(f"{self.prefix}.h")

@@ -18,6 +18,7 @@ from modelbuild.api import (
     Resources,
     RuntimeToolchainInfo,
     WeightTensor,
+    device_lock,
     weight_tensors,
 )
 from modelbuild_numpy.layout import CODES, EPSILON, HEADS, SCALES, archive_bytes
@@ -26,8 +27,6 @@ FORMATS = ("npz:fp32", "npz:int8")
 _HERE = Path(__file__).parent
 _WHEELS: Mapping[str, str] = {"aarch64": "aarch64-manylinux_2_28", "x86_64": "x86_64-manylinux_2_28"}
 """CPU -> the platform of NumPy's wheels for it."""
-_DEVICE_PYTHON = "3.11"
-"""Of devices that are not this machine: Debian 12 has it."""
 _RUNTIME_BYTES = 40 << 20
 """Resident memory of Python with NumPy and its BLAS, measured on x86-64 with Python 3.11 and NumPy 2.4."""
 
@@ -36,8 +35,9 @@ _RUNTIME_BYTES = 40 << 20
 class NumpyToolchainInfo(RuntimeToolchainInfo):
     """Makes `.npz` archives of vision transformers, and runs them with NumPy and nothing else."""
 
-    def refusal(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> str:
+    def refusal(self, conversion: Conversion) -> str:
         """Another task, another network, and codes that it has no place for."""
+        model = conversion.model
         if model.task != "image_classification":
             return f"it classifies images, and the model is for {model.task}"
         kind = model.architecture.get("model_type")
@@ -46,12 +46,13 @@ class NumpyToolchainInfo(RuntimeToolchainInfo):
         activation = model.architecture.get("hidden_act", "gelu")
         if activation != "gelu":
             return f"it computes the activation `gelu`, and the model has `{activation}`"
-        if format_ == "npz:int8" and not model.quantization.get("symmetric", True):
+        if conversion.format == "npz:int8" and not model.quantization.get("symmetric", True):
             return "the model's codes have zero points, for which `npz:int8` has no place"
         return ""
 
-    def footprint(self, model: ModelInfo, format_: str, platform: PlatformInfo) -> Footprint:
+    def footprint(self, conversion: Conversion) -> Footprint:
         """The archive to the byte. In memory its arrays, and the largest matrix as floats while in use."""
+        model, format_ = conversion.model, conversion.format
         arrays = dict(stored(model, format_))
         numbers = sum(arrays.values())
         matrices = [each.parameters for each in weight_tensors(model.architecture) if is_matrix(each)]
@@ -78,12 +79,8 @@ class NumpyToolchainInfo(RuntimeToolchainInfo):
 
     def device_tool(self, platform: PlatformInfo) -> PythonTool | None:
         """NumPy from its wheel: this machine's own, or that of another CPU for an emulator or a device."""
-        lock = Lock(_HERE / "runtime.lock")
-        if platform.runner is None or platform.runner.kind != "local":
-            if platform.os != "linux" or platform.cpu not in _WHEELS:
-                return None
-            lock = Lock(lock.path, _WHEELS[platform.cpu], _DEVICE_PYTHON)
-        return PythonTool(_HERE / "device_tool.py", lock=lock)
+        lock = device_lock(_HERE / "runtime.lock", platform, _WHEELS)
+        return PythonTool(_HERE / "device_tool.py", lock=lock) if lock else None
 
 
 def is_matrix(tensor: WeightTensor) -> bool:

@@ -101,7 +101,7 @@ def test_only_linux_is_for_it(runner: RuleRunner) -> None:
 )
 def test_what_it_cannot_do_is_refused(runner: RuleRunner, changed: dict[str, Any], reason: str) -> None:
     device = runner.platform("zero", cpu="aarch64", os="linux")
-    assert reason in info(runner).refusal(model(**changed), "npz:int8", device)
+    assert reason in info(runner).refusal(Conversion(model(**changed), "npz:int8", device))
     runner.provide(":model", model(**changed))
     with pytest.raises(AnalysisError, match=reason):
         binary(runner, platform=":zero", format="npz:int8")
@@ -110,7 +110,7 @@ def test_what_it_cannot_do_is_refused(runner: RuleRunner, changed: dict[str, Any
 def test_floats_take_codes_with_zero_points(runner: RuleRunner) -> None:
     device = runner.platform("zero", cpu="aarch64", os="linux")
     asymmetric = model(quantization=INT8 | {"symmetric": False})
-    assert not info(runner).refusal(asymmetric, "npz:fp32", device)
+    assert not info(runner).refusal(Conversion(asymmetric, "npz:fp32", device))
 
 
 def test_a_device_without_room_is_refused(runner: RuleRunner) -> None:

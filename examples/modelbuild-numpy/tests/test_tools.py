@@ -90,7 +90,7 @@ def test_the_size_is_predicted_to_the_byte(tmp_path: Path, format_: str, is_pack
     device = runner.platform("zero", cpu="aarch64", os="linux")
     described = info(quantization=QUANTIZATION) if is_packed else info()
     archive = convert(tmp_path, write_model(tmp_path / "model", is_packed=is_packed), format_)
-    predicted = toolchain.footprint(described, format_, device)
+    predicted = toolchain.footprint(Conversion(described, format_, device))
     with np.load(archive) as arrays:
         assert predicted.weights == sum(array.nbytes for array in arrays.values())
     assert predicted.disk == archive.stat().st_size

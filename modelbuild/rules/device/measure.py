@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelbuild.api import (
+    TEXT_TASKS,
     TRANSFORMERS_PRELOAD,
     Artifact,
     Context,
     DeviceBinaryInfo,
+    DeviceRunInfo,
     ModelInfo,
-    PlatformInfo,
     ProbesInfo,
     PythonTool,
     Resources,
-    RuntimeToolchainInfo,
 )
 
 TORCH = ("numpy", "safetensors", "torch", "transformers", "compressed-tensors", "tokenizers")
-TEXT_TASKS = ("text_generation", "language_modeling")
 _HERE = Path(__file__)
 
 
@@ -37,9 +36,8 @@ class Execution:
 
 def declare_execution(
     ctx: Context,
-    toolchain: RuntimeToolchainInfo,
+    run: DeviceRunInfo,
     binary: DeviceBinaryInfo,
-    platform: PlatformInfo,
     probes: ProbesInfo,
     prefix: str = "",
     threads: int = 1,
@@ -48,10 +46,16 @@ def declare_execution(
 
     The times are those of the one run whose logits are kept; under emulation they say nothing of a device.
     """
+    toolchain, platform, length = run.toolchain, run.platform, run.conversion.sequence_length
     tool = toolchain.device_tool(platform)
     reason = toolchain.why_not_run(platform)
     if reason or tool is None:
         ctx.fail(f"the binary cannot be run: {reason}")
+    if toolchain.fixed_length and probes.length and probes.length != length:
+        ctx.fail(
+            f"the binary takes rows of {length} tokens, and those of the probes have {probes.length}",
+            hint=f"sequence_length = {probes.length}",
+        )
     logits = ctx.declare_file(f"{prefix}logits.npy")
     timing = ctx.declare_file(f"{prefix}timing.json")
     ctx.run(

@@ -51,7 +51,7 @@ class _DeviceTest(Rule):
         probes = self.probes.info
         if run.model.task != probes.task:
             ctx.fail(f"`{self.binary.label}` is for `{run.model.task}`, the probes for `{probes.task}`")
-        return declare_execution(ctx, run.toolchain, binary, run.platform, probes, threads=self.threads)
+        return declare_execution(ctx, run, binary, probes, threads=self.threads)
 
     def _verdict(
         self,

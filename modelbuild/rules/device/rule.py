@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from modelbuild.api import (
+    TEXT_TASKS,
     TRANSFORMERS_PRELOAD,
     Context,
     DatasetInfo,
@@ -22,7 +23,7 @@ from modelbuild.api import (
     Rule,
     TokenizerInfo,
 )
-from modelbuild.rules.device.measure import TEXT_TASKS, TORCH, declare_reference
+from modelbuild.rules.device.measure import TORCH, declare_reference
 
 
 class Probes(Rule):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelbuild.api import (
     Context,
+    Conversion,
     Footprint,
     Label,
-    ModelInfo,
     PlatformInfo,
     RuntimeToolchainInfo,
     footprint_breakdown,
@@ -24,12 +24,20 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A toolchain and a format that fit the model and the platform. declared_by: the `toolchain` target."""
+    """A toolchain, and what it is asked for: a format that fits the model and the platform.
+
+    declared_by: the `toolchain` target.
+    """
 
     toolchain: RuntimeToolchainInfo
     declared_by: Label
-    format: str
+    conversion: Conversion
     footprint: Footprint
+
+    @property
+    def format(self) -> str:
+        """Such as `gguf:Q4_0`."""
+        return self.conversion.format
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +53,12 @@ class NoChoice:
     unknown: bool = False
 
 
-def choose(
-    ctx: Context, toolchain_type: Label, model: ModelInfo, format_: str, platform: PlatformInfo
-) -> Choice | NoChoice:
-    """The first toolchain, in the order of registration, that makes `format_` of `model` for `platform`.
+def choose(ctx: Context, toolchain_type: Label, conversion: Conversion) -> Choice | NoChoice:
+    """The first toolchain, in the order of registration, that makes what is asked for; `auto` is any format.
 
     Raises AnalysisError when no toolchain is for the platform at all.
     """
+    format_, platform = conversion.format, conversion.platform
     offers = list(_offers(ctx, toolchain_type, platform))
     known = list(dict.fromkeys(each for _, info in offers for each in info.formats))
     named_only = {each for _, info in offers for each in info.named_only}
@@ -74,12 +81,13 @@ def choose(
         if not made:
             passed_over.append(f"`{label}` does not make `{format_}`")
         for each in made:
-            refusal = info.refusal(model, each, platform)
+            asked = replace(conversion, format=each)
+            refusal = info.refusal(asked)
             if refusal:
                 refusals[f"`{label}`, `{each}`"] = refusal
                 passed_over.append(f"`{label}` refuses `{each}`: {refusal}")
                 continue
-            choice = Choice(info, label, each, info.footprint(model, each, platform))
+            choice = Choice(info, label, asked, info.footprint(asked))
             excess = over_budget(choice.footprint, platform.budget)
             if not excess:
                 _record(ctx, platform, passed_over, f"chosen: `{label}`, as `{each}`")
@@ -89,27 +97,30 @@ def choose(
     _record(ctx, platform, passed_over, "nothing is left")
     if too_large:
         nearest = min(too_large, key=lambda choice: (choice.footprint.ram, choice.footprint.disk))
-        return _too_large(ctx, toolchain_type, model, platform, nearest)
+        return _too_large(ctx, toolchain_type, nearest)
     reasons = list(dict.fromkeys(refusals.values()))
     return NoChoice(
         reasons[0] if len(reasons) == 1 else "every toolchain refuses it",
         tuple(f"{what}: {why}" for what, why in refusals.items()),
-        _what_can_be_had(ctx, toolchain_type, model, platform),
+        _what_can_be_had(ctx, toolchain_type, conversion),
     )
 
 
-def alternatives(
-    ctx: Context, toolchain_type: Label, model: ModelInfo, platform: PlatformInfo
-) -> list[Choice]:
+def alternatives(ctx: Context, toolchain_type: Label, conversion: Conversion) -> list[Choice]:
     """Every format of every toolchain of the platform that can hold the model, too large ones included.
 
     Formats for models of a certain kind are left out: that this is one is not known before it is built.
     """
-    return [
-        Choice(info, label, each, info.footprint(model, each, platform))
-        for label, info in _offers(ctx, toolchain_type, platform)
+    asked = [
+        (label, info, replace(conversion, format=each))
+        for label, info in _offers(ctx, toolchain_type, conversion.platform)
         for each in info.formats
-        if each not in info.named_only and not info.refusal(model, each, platform)
+        if each not in info.named_only
+    ]
+    return [
+        Choice(info, label, each, info.footprint(each))
+        for label, info, each in asked
+        if not info.refusal(each)
     ]
 
 
@@ -118,27 +129,18 @@ def _record(ctx: Context, platform: PlatformInfo, passed_over: Sequence[str], en
     ctx.record_choice("\n  ".join(lines))
 
 
-def _what_can_be_had(
-    ctx: Context, toolchain_type: Label, model: ModelInfo, platform: PlatformInfo
-) -> str | None:
+def _what_can_be_had(ctx: Context, toolchain_type: Label, conversion: Conversion) -> str | None:
     """A hint where every format that was asked for is refused."""
-    known = {each.format: each.footprint for each in alternatives(ctx, toolchain_type, model, platform)}
-    return nearest_fitting(known, platform.budget) if known else None
+    known = {each.format: each.footprint for each in alternatives(ctx, toolchain_type, conversion)}
+    return nearest_fitting(known, conversion.platform.budget) if known else None
 
 
-def _too_large(
-    ctx: Context,
-    toolchain_type: Label,
-    model: ModelInfo,
-    platform: PlatformInfo,
-    nearest: Choice,
-) -> NoChoice:
-    budget = platform.budget
-    footprints = {
-        choice.format: choice.footprint for choice in alternatives(ctx, toolchain_type, model, platform)
-    } or {nearest.format: nearest.footprint}
+def _too_large(ctx: Context, toolchain_type: Label, nearest: Choice) -> NoChoice:
+    budget = nearest.conversion.platform.budget
+    choices = alternatives(ctx, toolchain_type, nearest.conversion)
+    footprints = {each.format: each.footprint for each in choices} or {nearest.format: nearest.footprint}
     return NoChoice(
-        f"as `{nearest.format}` it is too large for `{platform.label}`",
+        f"as `{nearest.format}` it is too large for `{nearest.conversion.platform.label}`",
         (*over_budget(nearest.footprint, budget), footprint_breakdown(nearest.footprint, budget)),
         nearest_fitting(footprints, budget),
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from modelbuild.api import (
+    DEFAULT_LENGTH,
     AnalysisError,
     Context,
     Conversion,
@@ -45,7 +48,7 @@ class DeviceBinary(Rule):
     """What it is for; without one, what `--platform` says."""
     calibration: Dep[DatasetInfo] | None = None
     """For formats that measure activations."""
-    sequence_length: int = 64
+    sequence_length: int = Field(default=DEFAULT_LENGTH, ge=1)
     """Tokens of one pass, for runtimes that compile static shapes."""
     toolchain_type: str = DEFAULT_TYPE
     """What toolchains are registered as."""
@@ -57,25 +60,23 @@ class DeviceBinary(Rule):
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Choose a toolchain and have it declare the conversion."""
-        platform, model = ctx.platform, self.model.info
-        choice = choose(ctx, parse_label(self.toolchain_type), model, self.format, platform)
+        asked = Conversion(
+            self.model.info,
+            self.format,
+            ctx.platform,
+            sequence_length=self.sequence_length,
+            calibration=self.calibration.info if self.calibration else None,
+        )
+        choice = choose(ctx, parse_label(self.toolchain_type), asked)
         if isinstance(choice, NoChoice):
             raise AnalysisError(
                 f"`{ctx.label}` cannot be made of `{self.model.label}`: {choice.reason}",
                 notes=choice.notes,
                 hint=choice.hint,
             )
-        binary = choice.toolchain.convert(
-            ctx,
-            Conversion(
-                model,
-                choice.format,
-                platform,
-                sequence_length=self.sequence_length,
-                calibration=self.calibration.info if self.calibration else None,
-            ),
-        )
-        run = DeviceRunInfo(choice.toolchain, model, platform)
+        platform = asked.platform
+        binary = choice.toolchain.convert(ctx, choice.conversion)
+        run = DeviceRunInfo(choice.toolchain, choice.conversion)
         providers: list[Provider] = [DefaultInfo((binary.binary,)), binary, run]
         tool = choice.toolchain.device_tool(platform) if platform.runner is not None else None
         if tool is not None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from modelbuild.api import (
+    TEXT_TASKS,
     TRANSFORMERS_PRELOAD,
     Artifact,
     Context,
@@ -26,7 +27,6 @@ from modelbuild.api import (
 )
 
 _TORCH = ("numpy", "safetensors", "torch", "transformers", "compressed-tensors")
-_TEXT_TASKS = ("text_generation", "language_modeling")
 _TEXT_TOOLS = {
     "safetensors": ("tool.py", (*_TORCH, "tokenizers")),
     "llama.cpp": ("gguf_tool.py", (*_TORCH, "tokenizers", "xllamacpp")),
@@ -70,7 +70,7 @@ class Evaluate(Rule):
         if self.split not in data.splits:
             ctx.fail(f"`{self.dataset.label}` has no split `{self.split}`")
         artifact, form, runtime = self._subject(ctx, data.task)
-        tools = _TEXT_TOOLS if data.task in _TEXT_TASKS else _IMAGE_TOOLS
+        tools = _TEXT_TOOLS if data.task in TEXT_TASKS else _IMAGE_TOOLS
         if runtime not in tools:
             ctx.fail(f"a dataset of task `{data.task}` cannot be asked of `{runtime}`")
         file, distributions = tools[runtime]

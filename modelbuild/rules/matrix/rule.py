@@ -9,13 +9,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from modelbuild.api import (
+    DEFAULT_LENGTH,
     Artifact,
     Context,
     Conversion,
     DefaultInfo,
     Dep,
     DeviceBinaryInfo,
+    DeviceRunInfo,
     Footprint,
     ModelInfo,
     PlatformInfo,
@@ -59,7 +63,7 @@ class ArtifactMatrix(Rule):
     exclude: list[dict[str, str]] = []
     """Cells to leave out: each entry names an `artifact`, a `platform`, a `format`, or several of them. A
     format may hold `*`; an entry that excludes nothing is an error."""
-    sequence_length: int = 64
+    sequence_length: int = Field(default=DEFAULT_LENGTH, ge=1)
     """Tokens of one pass, for runtimes that compile static shapes; the length of the probes."""
     toolchain_type: str = DEFAULT_TYPE
     """What toolchains are registered as."""
@@ -107,7 +111,14 @@ class ArtifactMatrix(Rule):
             if excluded:
                 excluded[0].used = found = True
                 continue
-            choice = choose(ctx, parse_label(self.toolchain_type), model, format_, platform)
+            asked = Conversion(
+                model,
+                format_,
+                platform,
+                sequence_length=self.sequence_length,
+                calibration=candidate.calibration,
+            )
+            choice = choose(ctx, parse_label(self.toolchain_type), asked)
             if isinstance(choice, NoChoice):
                 refused[format_] = choice
                 continue
@@ -136,9 +147,7 @@ class ArtifactMatrix(Rule):
         folder = (
             f"{platform.label.name}/{candidate.label.name}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', choice.format)}/"
         )
-        conversion = Conversion(
-            candidate.model, choice.format, platform, folder, self.sequence_length, candidate.calibration
-        )
+        conversion = replace(choice.conversion, prefix=folder)
         binary = choice.toolchain.convert(ctx, conversion)
         execution: Execution | None = None
         parity: Artifact | None = None
@@ -146,7 +155,8 @@ class ArtifactMatrix(Rule):
         if candidate.probes is None:
             not_run = "nothing is measured: it has no probes"
         elif not not_run:
-            execution = declare_execution(ctx, choice.toolchain, binary, platform, candidate.probes, folder)
+            run = DeviceRunInfo(choice.toolchain, conversion)
+            execution = declare_execution(ctx, run, binary, candidate.probes, folder)
             assert candidate.reference is not None
             parity = declare_parity(
                 ctx, execution.logits, candidate.reference, candidate.teacher, candidate.probes, folder

@@ -8,6 +8,7 @@ from typing import Any
 
 from modelbuild.api import (
     MODEL_TYPES,
+    TEXT_TASKS,
     TRANSFORMERS_PRELOAD,
     Context,
     DatasetInfo,
@@ -23,7 +24,6 @@ from modelbuild.api import (
 from modelbuild.rules.train.training_rule import TrainingRule
 
 DISTRIBUTIONS = ("torch", "transformers", "safetensors", "tokenizers")
-TEXT_TASKS = ("text_generation", "language_modeling")
 TOOLS = {
     "text_generation": "tool.py",
     "language_modeling": "tool.py",

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from modelbuild import provider
 from modelbuild.api import (
     Artifact,
+    Conversion,
     DatasetInfo,
     DeviceBinaryInfo,
     DeviceRunInfo,
@@ -52,7 +53,8 @@ def platform(runner: Runner | None = QEMU, not_run: str = "") -> PlatformInfo:
 def bench(place: PlatformInfo | None = None, **toolchain: Any) -> RuleRunner:
     made = RuleRunner()
     tool = Mine("mine", ("mine:fp32",), **toolchain)
-    made.provide(":binary", BINARY, DeviceRunInfo(tool, MODEL, place or platform()))
+    asked = Conversion(MODEL, "mine:fp32", place or platform(), sequence_length=32)
+    made.provide(":binary", BINARY, DeviceRunInfo(tool, asked))
     made.provide(":bare", BINARY)
     made.provide(":model", MODEL)
     made.provide(":vit", ModelInfo(Artifact("v", "tree"), "image_classification", {}))
@@ -168,6 +170,33 @@ def test_a_device_that_cannot_be_asked_is_refused_with_the_reason(
         bench(place, **toolchain).analyze(
             ParityTest, name="it_test", binary=":binary", parent=":model", probes=":probes", max_error=1
         )
+
+
+class Fixed(Mine):
+    """Takes rows of one length."""
+
+    fixed_length: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(("kind", "length"), [(Fixed, 64), (Mine, 32)])
+def test_probes_of_another_length_are_refused_before_anything_is_trained(
+    kind: type[Mine], length: int
+) -> None:
+    runner = bench()
+    for name, asked in (("long", length), ("short", 32)):
+        conversion = Conversion(MODEL, "mine:fp32", platform(), sequence_length=asked)
+        runner.provide(f":{name}", BINARY, DeviceRunInfo(kind("mine", ("mine:fp32",)), conversion))
+
+    def asked_with(binary: str) -> Any:
+        bounds = {"parent": ":model", "probes": ":probes", "max_error": 1}
+        return runner.analyze(ParityTest, name=f"{binary}_test", binary=f":{binary}", **bounds)
+
+    assert asked_with("long").named("Probe")
+    if kind is Fixed:
+        with pytest.raises(ModelbuildError, match="rows of 32 tokens, and those of the probes have 64"):
+            asked_with("short")
+    else:
+        assert asked_with("short").named("Probe")
 
 
 def test_latency_is_judged_on_the_device() -> None:

@@ -27,11 +27,12 @@ SIZES = {"large": 1000, "small": 100, "ternary": 10}
 class Toy(RuntimeToolchainInfo):
     """Makes files of the sizes in SIZES; refuses `small` of a quantized model."""
 
-    def refusal(self, model: ModelInfo, format_: str, platform: Any) -> str:
-        return "it is rounded already" if model.quantization and format_ == "small" else ""
+    def refusal(self, conversion: Conversion) -> str:
+        is_rounded = conversion.model.quantization and conversion.format == "small"
+        return "it is rounded already" if is_rounded else ""
 
-    def footprint(self, model: ModelInfo, format_: str, platform: Any) -> Footprint:
-        return Footprint(SIZES[format_], SIZES[format_])
+    def footprint(self, conversion: Conversion) -> Footprint:
+        return Footprint(SIZES[conversion.format], SIZES[conversion.format] * conversion.sequence_length)
 
     def convert(self, ctx: Any, conversion: Conversion) -> DeviceBinaryInfo:
         out = ctx.declare_file(f"model.{conversion.format}")
@@ -43,17 +44,22 @@ class Toy(RuntimeToolchainInfo):
 
 
 def target(
-    *, disk: str = "", format_: str = "auto", quantization: dict[str, Any] | None = None
+    *,
+    disk: str = "",
+    ram: str = "",
+    format_: str = "auto",
+    quantization: dict[str, Any] | None = None,
+    length: int = 64,
 ) -> RuleTarget:
     runner = RuleRunner()
     runner.provide(
         ":m", ModelInfo(Artifact("m", "tree"), "image_classification", {}, quantization=quantization or {})
     )
-    runner.platform("drone", cpu="aarch64", os="linux", disk=disk)
+    runner.platform("drone", cpu="aarch64", os="linux", disk=disk, ram=ram)
     runner.toolchain(
         "//toolchains:runtime", Toy("toy", ("large", "small", "ternary"), named_only=frozenset({"ternary"}))
     )
-    return runner.analyze(DeviceBinary, model=":m", format=format_, platform="drone")
+    return runner.analyze(DeviceBinary, model=":m", format=format_, platform="drone", sequence_length=length)
 
 
 def made(**asked: Any) -> DeviceBinaryInfo:
@@ -65,6 +71,11 @@ def made(**asked: Any) -> DeviceBinaryInfo:
 def test_auto_takes_the_first_format_that_there_is_room_for() -> None:
     assert made().format == "large"
     assert made(disk="500 B").format == "small"
+
+
+def test_a_toolchain_is_told_how_long_a_pass_is() -> None:
+    assert made(ram="64 KB", length=64).format == "large"
+    assert made(ram="64 KB", length=65).format == "small"
 
 
 def test_auto_never_takes_what_must_be_named() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelbuild.api import Lock, ModelInfo, PythonTool, RuntimeToolchainInfo
+from modelbuild.api import Conversion, Lock, ModelInfo, PythonTool, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.request import ToolError
 from tests.locked_tools import LockedTools
@@ -88,7 +88,7 @@ def test_the_program_answers_as_torch_does(
     locked.call(compute, {}, inputs, {"logits": tmp_path / "logits.npy"})
     found, expected = np.load(tmp_path / "logits.npy"), torch_logits(info, model, rows)
     assert np.abs(found - expected).max() < bound * np.abs(expected).max()
-    predicted = toolchain.footprint(info, f"coreml:{variant}", IOS).disk
+    predicted = toolchain.footprint(Conversion(info, f"coreml:{variant}", IOS)).disk
     assert abs(predicted - size(package)) < 0.01 * size(package)
     manifest = json.loads((package / "Manifest.json").read_text())
     assert manifest["rootModelIdentifier"] in manifest["itemInfoEntries"]

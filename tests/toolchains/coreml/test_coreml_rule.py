@@ -32,8 +32,10 @@ def test_it_says_that_nothing_here_can_run_it() -> None:
 def test_every_format_is_taken() -> None:
     info = toolchain()
     for format_ in info.formats:
-        assert not info.refusal(model(), format_, apple("ios"))
-        assert not info.refusal(model(task="image_classification", architecture=VIT), format_, apple("macos"))
+        assert not info.refusal(Conversion(model(), format_, apple("ios")))
+        assert not info.refusal(
+            Conversion(model(task="image_classification", architecture=VIT), format_, apple("macos"))
+        )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_every_format_is_taken() -> None:
     [
         ("coreml:int8", apple("ios"), {}, "makes coreml:fp16, coreml:fp32"),
         ("coreml:fp16", HOST, {}, "part of Apple's systems"),
-        ("coreml:fp16", apple("ios"), {"task": "speech"}, "models for speech"),
+        ("coreml:fp16", apple("ios"), {"task": "speech"}, "not one for speech"),
         ("coreml:fp16", apple("ios"), {"architecture": {**LLAMA, "model_type": "gpt2"}}, "type `gpt2`"),
         ("coreml:fp16", apple("ios"), {"architecture": {**LLAMA, "hidden_size": 0}}, "not a positive number"),
     ],
@@ -49,7 +51,7 @@ def test_every_format_is_taken() -> None:
 def test_what_cannot_be_had_is_refused(
     format_: str, platform: PlatformInfo, changed: dict[str, Any], reason: str
 ) -> None:
-    assert reason in toolchain().refusal(model(**changed), format_, platform)
+    assert reason in toolchain().refusal(Conversion(model(**changed), format_, platform))
 
 
 def test_the_target_is_in_the_key_and_the_device_is_not() -> None:

@@ -45,7 +45,7 @@ def test_only_linux_on_x86_64_runs_it_here() -> None:
     [
         ("executorch:int4", {}, "makes executorch:fp32, executorch:int8"),
         ("executorch:fp32", {"task": "speech"}, "not one for speech"),
-        ("executorch:fp32", {"architecture": {"model_type": "gpt2"}}, "type `gpt2` is not known"),
+        ("executorch:fp32", {"architecture": {"model_type": "gpt2"}}, "not a model of type `gpt2`"),
         ("executorch:int8", {"quantization": INT8 | {"bits": 4}}, "round its 4-bit weights a second time"),
         ("executorch:int8", {"quantization": INT8 | {"group_size": 32}}, "one scale a row"),
         ("executorch:int8", {"quantization": INT8 | {"symmetric": False}}, "are symmetric"),
@@ -55,33 +55,35 @@ def test_only_linux_on_x86_64_runs_it_here() -> None:
     ],
 )
 def test_what_is_refused(format_: str, changed: dict[str, Any], reason: str) -> None:
-    found = toolchain().refusal(model(**changed), format_, HERE)
+    found = toolchain().refusal(Conversion(model(**changed), format_, HERE))
     assert reason in found
     assert bool(found) == bool(reason)
 
 
 def test_a_big_endian_device_is_refused() -> None:
-    assert "little-endian" in toolchain().refusal(TEXT, "executorch:fp32", device("s390x"))
+    assert "little-endian" in toolchain().refusal(Conversion(TEXT, "executorch:fp32", device("s390x")))
 
 
 def test_weights_are_told_to_the_byte() -> None:
     info = toolchain()
-    floats = info.footprint(TEXT, "executorch:fp32", HERE).weights
+    floats = info.footprint(Conversion(TEXT, "executorch:fp32", HERE)).weights
     tied = 64 * 64
     parameters = 2 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 96 + 2 * 64) + 64 + tied
     assert floats == 4 * (parameters + tied)
     rows = 2 * (64 + 32 + 32 + 64 + 96 + 96 + 64) + 2 * 64
     vectors = 5 * 64
-    integers = info.footprint(TEXT, "executorch:int8", HERE).weights
+    integers = info.footprint(Conversion(TEXT, "executorch:int8", HERE)).weights
     assert integers == (parameters - vectors + tied) + 4 * rows + 4 * vectors
 
 
 def test_floats_beside_integers_stay_floats() -> None:
     info = toolchain()
     kept = model(quantization=INT8 | {"embeddings": "float"})
-    more = info.footprint(kept, "executorch:int8", HERE).weights
-    all_integers = info.footprint(model(quantization=INT8), "executorch:int8", HERE).weights
+    more = info.footprint(Conversion(kept, "executorch:int8", HERE)).weights
+    all_integers = info.footprint(Conversion(model(quantization=INT8), "executorch:int8", HERE)).weights
     assert more - all_integers == 2 * (3 * 64 * 64 - 4 * 64)
     images = model(task="image_classification", architecture=VIT, quantization=INT8 | {"embeddings": "float"})
     plain = model(task="image_classification", architecture=VIT, quantization=INT8)
-    assert info.footprint(images, "executorch:int8", HERE) == info.footprint(plain, "executorch:int8", HERE)
+    assert info.footprint(Conversion(images, "executorch:int8", HERE)) == info.footprint(
+        Conversion(plain, "executorch:int8", HERE)
+    )

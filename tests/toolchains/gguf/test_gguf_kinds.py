@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from modelbuild.api import tensor_types
+from modelbuild.api import Conversion, tensor_types
 from modelbuild.toolkit.gguf_imatrix import read_imatrix
 from modelbuild.toolkit.gguf_model import source_tensors
 from modelbuild.toolkit.language_model import LanguageModel
@@ -98,7 +98,7 @@ def test_the_file_is_what_analysis_said(
         row["name"]: row["bytes"] for row in listed
     }
     size = made[kind].stat().st_size
-    predicted = wide.toolchain().footprint(wide.info, f"gguf:{kind}", HOST)
+    predicted = wide.toolchain().footprint(Conversion(wide.info, f"gguf:{kind}", HOST))
     assert abs(predicted.disk / size - 1) < 0.01
     padding = predicted.weights - sum(row["bytes"] for row in listed)
     assert 0 <= padding < 32 * len(listed)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelbuild.api import Budget, PlatformInfo, PythonTool
+from modelbuild.api import Budget, Conversion, PlatformInfo, PythonTool
 from modelbuild.label import Label
 from modelbuild.platform import CPU, OS
 from modelbuild.runner import LOCAL
@@ -107,6 +107,6 @@ def test_memory_is_what_was_predicted(maker: Maker, binary: Path, locked: Locked
     command = [python, "-I", "-c", MEASURE, str(ROOT), str(binary), str(length)]
     measured = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     where = PlatformInfo(X86_64.label, X86_64.constraints, Budget(context_length=length), LOCAL)
-    predicted = maker.toolchain().footprint(maker.info, "gguf:Q4_K_M", where)
+    predicted = maker.toolchain().footprint(Conversion(maker.info, "gguf:Q4_K_M", where))
     ours = predicted.ram + predicted.kv_cache  # Here the cache is F32, twice what it is by default.
     assert 0.75 < ours / measured < 1.33, (ours, measured)

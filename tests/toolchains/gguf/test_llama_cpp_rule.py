@@ -7,6 +7,7 @@ from modelbuild import provider
 from modelbuild.api import (
     Artifact,
     Budget,
+    Conversion,
     DatasetInfo,
     DeviceBinaryInfo,
     Label,
@@ -40,7 +41,7 @@ def toolchain(**attributes: Any) -> RuntimeToolchainInfo:
 
 
 def refusal(kind: str, where: PlatformInfo = HOST, allow: bool = False, **changed: Any) -> str:
-    return toolchain(allow_requantize=allow).refusal(model(**changed), f"gguf:{kind}", where)
+    return toolchain(allow_requantize=allow).refusal(Conversion(model(**changed), f"gguf:{kind}", where))
 
 
 def narrow(**widths: Any) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def test_every_kind_is_offered_and_taken() -> None:
     assert info.runtime == "llama.cpp"
     assert info.formats[0] == "gguf:auto"
     assert len(info.formats) == 13
-    assert not any(info.refusal(model(), each, HOST) for each in info.formats)
+    assert not any(info.refusal(Conversion(model(), each, HOST)) for each in info.formats)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +187,10 @@ def test_nothing_of_the_device_is_in_the_key() -> None:
 
 
 def test_memory_is_weights_and_cache_and_library() -> None:
-    small = toolchain().footprint(model(), "gguf:Q4_K_M", platform("aarch64", context_length=100))
-    large = toolchain().footprint(model(), "gguf:Q4_K_M", platform("aarch64", context_length=10**6))
+    small = toolchain().footprint(Conversion(model(), "gguf:Q4_K_M", platform("aarch64", context_length=100)))
+    large = toolchain().footprint(
+        Conversion(model(), "gguf:Q4_K_M", platform("aarch64", context_length=10**6))
+    )
     assert small.kv_cache == 2 * 4 * 256 * 128 * 2  # 256 cells, the least; keys and values, layers, F16.
     assert large.kv_cache == 2 * 4 * 2048 * 128 * 2  # As long as the model was trained for.
     assert small.weights == large.weights

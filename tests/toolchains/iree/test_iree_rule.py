@@ -56,11 +56,15 @@ def test_a_risc_v_without_vectors_gets_no_peeled_loops() -> None:
 def test_other_cpus_and_tasks_are_refused() -> None:
     info = toolchain()
     assert "compiles for `x86_64`, `aarch64`, `riscv64`, and the platform's CPU is `wasm32`" in info.refusal(
-        TEXT, "iree:fp32", device("wasm32")
+        Conversion(TEXT, "iree:fp32", device("wasm32"))
     )
     speech = ModelInfo(Artifact("model", "tree"), "speech", LLAMA)
-    assert "a model for `speech`" in info.refusal(speech, "iree:fp32", HERE)
-    assert info.refusal(TEXT, "iree:fp32", HERE) == info.refusal(IMAGES, "iree:fp32", HERE) == ""
+    assert "not one for speech" in info.refusal(Conversion(speech, "iree:fp32", HERE))
+    assert (
+        info.refusal(Conversion(TEXT, "iree:fp32", HERE))
+        == info.refusal(Conversion(IMAGES, "iree:fp32", HERE))
+        == ""
+    )
 
 
 def test_what_runs_where() -> None:
@@ -89,4 +93,6 @@ def test_a_device_that_builds_for_itself_uses_its_own_python() -> None:
 def test_packed_weights_take_four_bytes_too() -> None:
     packed = ModelInfo(TEXT.weights, TEXT.task, LLAMA, "int4", quantization={"bits": 4, "group_size": 32})
     info = toolchain()
-    assert info.footprint(packed, "iree:fp32", HERE) == info.footprint(TEXT, "iree:fp32", HERE)
+    assert info.footprint(Conversion(packed, "iree:fp32", HERE)) == info.footprint(
+        Conversion(TEXT, "iree:fp32", HERE)
+    )

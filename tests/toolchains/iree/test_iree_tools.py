@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from modelbuild.api import Lock, PythonTool, RuntimeToolchainInfo
+from modelbuild.api import Conversion, Lock, PythonTool, RuntimeToolchainInfo
 from modelbuild.rules.quantize import tool as quantize_tool
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.request import Request, ToolError
@@ -80,7 +80,7 @@ def test_bytes_are_the_same_from_scratch_and_the_size_is_foretold(
             shutil.copytree(onnx_tree, conversions.directory / name / "onnx")
             made.append(conversions.make(toolchain, model, FORMAT, device(cpu), name).read_bytes())
         assert made[0] == made[1]
-        predicted = toolchain.footprint(model.info, FORMAT, device(cpu)).disk
+        predicted = toolchain.footprint(Conversion(model.info, FORMAT, device(cpu))).disk
         assert abs(predicted - len(made[0])) < CODE_VARIES
 
 

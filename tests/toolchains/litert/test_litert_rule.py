@@ -50,7 +50,7 @@ def test_what_runs_where() -> None:
     [
         ("litert:int4", {}, "makes litert:fp32, litert:int8"),
         ("litert:fp32", {"task": "speech"}, "not one for speech"),
-        ("litert:fp32", {"architecture": {"model_type": "gpt2"}}, "type `gpt2` is not known"),
+        ("litert:fp32", {"architecture": {"model_type": "gpt2"}}, "not a model of type `gpt2`"),
         ("litert:int8", {"quantization": INT8 | {"bits": 4}}, "round its 4-bit weights a second time"),
         ("litert:int8", {"quantization": INT8 | {"group_size": 32}}, "one scale a row"),
         ("litert:int8", {"quantization": INT8 | {"symmetric": False}}, "are symmetric"),
@@ -60,38 +60,40 @@ def test_what_runs_where() -> None:
     ],
 )
 def test_what_is_refused(format_: str, changed: dict[str, Any], reason: str) -> None:
-    found = toolchain().refusal(model(**changed), format_, HERE)
+    found = toolchain().refusal(Conversion(model(**changed), format_, HERE))
     assert reason in found
     assert bool(found) == bool(reason)
 
 
 def test_a_big_endian_device_is_refused() -> None:
-    assert "little-endian" in toolchain().refusal(TEXT, "litert:fp32", device("s390x"))
+    assert "little-endian" in toolchain().refusal(Conversion(TEXT, "litert:fp32", device("s390x")))
 
 
 def test_weights_are_told_to_the_byte() -> None:
     info = toolchain()
-    floats = info.footprint(TEXT, "litert:fp32", HERE).weights
+    floats = info.footprint(Conversion(TEXT, "litert:fp32", HERE)).weights
     parameters = 2 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 96 + 2 * 64) + 64 + 64 * 64
     assert floats == 4 * parameters
     rows = 2 * (64 + 32 + 32 + 64 + 96 + 96 + 64) + 64
     vectors = 5 * 64
-    integers = info.footprint(TEXT, "litert:int8", HERE).weights
+    integers = info.footprint(Conversion(TEXT, "litert:int8", HERE)).weights
     assert integers == parameters - vectors + 12 * rows + 4 * vectors
 
 
 def test_a_file_of_more_than_2_gib_is_refused() -> None:
     large = LLAMA | {"vocab_size": 128_000, "hidden_size": 4096}
-    assert "at most 2 GiB" in toolchain().refusal(model(architecture=large), "litert:fp32", HERE)
-    assert toolchain().refusal(model(architecture=large), "litert:int8", HERE) == ""
+    assert "at most 2 GiB" in toolchain().refusal(Conversion(model(architecture=large), "litert:fp32", HERE))
+    assert toolchain().refusal(Conversion(model(architecture=large), "litert:int8", HERE)) == ""
 
 
 def test_floats_beside_integers_stay_floats() -> None:
     info = toolchain()
     kept = model(quantization=INT8 | {"embeddings": "float"})
-    more = info.footprint(kept, "litert:int8", HERE).weights
-    all_integers = info.footprint(model(quantization=INT8), "litert:int8", HERE).weights
+    more = info.footprint(Conversion(kept, "litert:int8", HERE)).weights
+    all_integers = info.footprint(Conversion(model(quantization=INT8), "litert:int8", HERE)).weights
     assert more - all_integers == 3 * 64 * 64 - 12 * 64
     images = model(task="image_classification", architecture=VIT, quantization=INT8 | {"embeddings": "float"})
     plain = model(task="image_classification", architecture=VIT, quantization=INT8)
-    assert info.footprint(images, "litert:int8", HERE) == info.footprint(plain, "litert:int8", HERE)
+    assert info.footprint(Conversion(images, "litert:int8", HERE)) == info.footprint(
+        Conversion(plain, "litert:int8", HERE)
+    )

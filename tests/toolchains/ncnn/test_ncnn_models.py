@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from modelbuild.api import ModelInfo, RuntimeToolchainInfo
+from modelbuild.api import Conversion, ModelInfo, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.request import ToolError
 from tests.locked_tools import LockedTools
@@ -109,7 +109,7 @@ def test_ncnn_answers_as_torch_does(
     found = device_logits(locked, tool, made, case.probes, tmp_path / "run")
     assert np.abs(found - expected).max() < bound * np.abs(expected).max()
     assert (found.argmax(-1) == expected.argmax(-1)).mean() >= (0.9 if variant == "int8" else 0.99)
-    predicted = toolchain.footprint(case.info, f"ncnn:{variant}", HOST).disk
+    predicted = toolchain.footprint(Conversion(case.info, f"ncnn:{variant}", HOST)).disk
     assert abs(predicted - size(made)) < 0.01 * size(made)
     if name in ("llama", "vit") and variant == "int4":
         again = convert(locked, toolchain, case.info, case.model, f"ncnn:{variant}", tmp_path / "again")

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from modelbuild.api import Label, ModelInfo, PlatformInfo, RuntimeToolchainInfo
+from modelbuild.api import Conversion, Label, ModelInfo, PlatformInfo, RuntimeToolchainInfo
 from modelbuild.platform import CPU, OS
 from modelbuild.runner import Runner
 from modelbuild.testing import RuleRunner
@@ -21,17 +21,21 @@ def model(**changed: Any) -> ModelInfo:
 def test_every_format_is_taken() -> None:
     info = toolchain()
     for format_ in info.formats:
-        assert not info.refusal(model(), format_, HOST)
-        assert not info.refusal(model(task="image_classification", architecture=VIT), format_, HOST)
-    assert not info.refusal(model(quantization={**ROUNDING, "bits": 3}), "ncnn:int4", HOST)
-    assert not info.refusal(model(quantization={**ROUNDING, "bits": 8, "group_size": 0}), "ncnn:int8", HOST)
+        assert not info.refusal(Conversion(model(), format_, HOST))
+        assert not info.refusal(
+            Conversion(model(task="image_classification", architecture=VIT), format_, HOST)
+        )
+    assert not info.refusal(Conversion(model(quantization={**ROUNDING, "bits": 3}), "ncnn:int4", HOST))
+    assert not info.refusal(
+        Conversion(model(quantization={**ROUNDING, "bits": 8, "group_size": 0}), "ncnn:int8", HOST)
+    )
 
 
 @pytest.mark.parametrize(
     ("format_", "changed", "reason"),
     [
         ("ncnn:int2", {}, "makes ncnn:fp32, ncnn:fp16"),
-        ("ncnn:fp32", {"task": "speech"}, "not tried with models for speech"),
+        ("ncnn:fp32", {"task": "speech"}, "not one for speech"),
         ("ncnn:fp32", {"architecture": {**LLAMA, "model_type": "gpt2"}}, "a model of type `gpt2`"),
         ("ncnn:fp32", {"architecture": {**LLAMA, "hidden_size": 0}}, "not a positive number"),
         ("ncnn:int4", {"architecture": {**LLAMA, "hidden_size": 48}}, "are 48 wide"),
@@ -41,12 +45,10 @@ def test_every_format_is_taken() -> None:
     ],
 )
 def test_what_cannot_be_had_is_refused(format_: str, changed: dict[str, Any], reason: str) -> None:
-    assert reason in toolchain().refusal(model(**changed), format_, HOST)
+    assert reason in toolchain().refusal(Conversion(model(**changed), format_, HOST))
 
 
 def test_formats_share_the_conversion_and_devices_share_everything() -> None:
-    from modelbuild.api import Conversion
-
     drone = PlatformInfo(
         Label("", "p", "drone"),
         {CPU: Label("platforms", "cpu", "aarch64"), OS: Label("platforms", "os", "linux")},
@@ -68,7 +70,7 @@ def test_formats_share_the_conversion_and_devices_share_everything() -> None:
 @pytest.mark.parametrize(
     ("cpu", "system", "wheels"),
     [
-        ("x86_64", "linux", ""),
+        ("x86_64", "linux", "x86_64-manylinux_2_28"),
         ("aarch64", "linux", "aarch64-manylinux_2_28"),
         ("armv7", "linux", "armv7-manylinux_2_36"),
         ("aarch64", "android", None),
@@ -77,7 +79,7 @@ def test_formats_share_the_conversion_and_devices_share_everything() -> None:
 )
 def test_the_runtime_is_that_of_the_device(cpu: str, system: str, wheels: str | None) -> None:
     constraints = {CPU: Label("platforms", "cpu", cpu), OS: Label("platforms", "os", system)}
-    runner = None if cpu == "x86_64" else Runner("qemu-user", cpu)
+    runner = Runner("qemu-user", cpu)
     tool = toolchain().device_tool(PlatformInfo(Label("", "p", cpu), constraints, runner=runner))
     if wheels is None:
         assert tool is None

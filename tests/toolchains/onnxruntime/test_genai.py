@@ -52,17 +52,23 @@ def toolchain() -> RuntimeToolchainInfo:
         (TEXT, "genai:fp32", platform("wasm32", "emscripten"), "no ONNX Runtime GenAI for `wasm32`"),
         (TEXT, "genai:fp32", platform("aarch64", "ios"), "no ONNX Runtime GenAI for `aarch64` with `ios`"),
         (replace(TEXT, quantization=INT4), "genai:int8", platform(), "4-bit weights are not `genai:int8`"),
-        (replace(TEXT, format="gptq"), "genai:int4", platform(), "weights stored as `gptq`"),
+        (replace(TEXT, format="exl3"), "genai:int4", platform(), "weights stored as `exl3`"),
+        (
+            replace(TEXT, architecture={"model_type": "gpt2"}),
+            "genai:fp32",
+            platform(),
+            "of type `gpt2` are not known",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused(model: ModelInfo, format_: str, where: Any, reason: str) -> None:
-    assert reason in toolchain().refusal(model, format_, where)
+    assert reason in toolchain().refusal(Conversion(model, format_, where))
 
 
 def test_one_action_with_nothing_of_the_device() -> None:
     info = toolchain()
     assert info.formats == ("genai:fp32", "genai:int8", "genai:int4")
-    assert not info.refusal(replace(TEXT, quantization=INT4), "genai:int4", platform())
+    assert not info.refusal(Conversion(replace(TEXT, quantization=INT4), "genai:int4", platform()))
     ctx = Context(Label("", "pkg", "binary"))
     binary = info.convert(ctx, Conversion(TEXT, "genai:int4", platform()))
     (action,) = ctx.actions
@@ -78,7 +84,9 @@ def test_one_action_with_nothing_of_the_device() -> None:
 
 def test_the_cache_is_as_long_as_the_device_needs() -> None:
     short = replace(platform(), budget=Budget(context_length=256))
-    caches = [toolchain().footprint(TEXT, "genai:fp32", where).kv_cache for where in (platform(), short)]
+    caches = [
+        toolchain().footprint(Conversion(TEXT, "genai:fp32", where)).kv_cache for where in (platform(), short)
+    ]
     assert caches == [2 * 2 * 32 * 2048 * 4, 2 * 2 * 32 * 256 * 4]
 
 
@@ -126,7 +134,7 @@ def test_genai_answers_as_torch(shop: Workshop, name: str, variant: str, tmp_pat
     error = np.abs(answer - expected).max() / np.abs(expected).max()
     # int4: the checkpoint's own integers, so that nothing is lost.
     assert error < (0.06 if variant == "int8" else 1e-5)
-    told = shop.toolchain.info.footprint(model, f"genai:{variant}", platform())
+    told = shop.toolchain.info.footprint(Conversion(model, f"genai:{variant}", platform()))
     assert told.disk == pytest.approx(size(shop.binary(name, variant)), rel=0.01)
 
 

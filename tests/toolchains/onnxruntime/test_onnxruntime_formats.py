@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from modelbuild.api import Artifact, ModelInfo, RuntimeToolchainInfo
+from modelbuild.api import Artifact, Conversion, ModelInfo, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.packed_weights import read_tensors, split_packed
 from modelbuild.toolkit.request import ToolError
@@ -150,7 +150,7 @@ def test_onnx_runtime_answers_as_torch(shop: Workshop, name: str, variant: str) 
 
 @pytest.mark.parametrize(("name", "variant"), MADE)
 def test_sizes_are_what_was_told_before(shop: Workshop, name: str, variant: str) -> None:
-    told = shop.toolchain.info.footprint(shop.model(name), f"onnx:{variant}", platform())
+    told = shop.toolchain.info.footprint(Conversion(shop.model(name), f"onnx:{variant}", platform()))
     assert told.disk == pytest.approx(size(shop.binary(name, variant)), rel=0.01)
 
 

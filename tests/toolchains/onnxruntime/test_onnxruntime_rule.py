@@ -44,7 +44,9 @@ def test_every_format_is_offered_for_float_models() -> None:
     assert info.runtime == "onnxruntime"
     assert info.formats[0] == "onnx:fp32"
     assert len(info.formats) == 5
-    assert not any(info.refusal(model, each, platform()) for model in (TEXT, IMAGES) for each in info.formats)
+    assert not any(
+        info.refusal(Conversion(model, each, platform())) for model in (TEXT, IMAGES) for each in info.formats
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,9 @@ def test_every_format_is_offered_for_float_models() -> None:
 )
 def test_integers_are_taken_where_nothing_rounds_them_again(model: ModelInfo, taken: set[str]) -> None:
     info = toolchain()
-    refusals = {each.removeprefix("onnx:"): info.refusal(model, each, platform()) for each in info.formats}
+    refusals = {
+        each.removeprefix("onnx:"): info.refusal(Conversion(model, each, platform())) for each in info.formats
+    }
     assert {name for name, reason in refusals.items() if not reason} == taken
 
 
@@ -77,13 +81,13 @@ def test_integers_are_taken_where_nothing_rounds_them_again(model: ModelInfo, ta
     ],
 )
 def test_a_refusal_says_why(model: ModelInfo, format_: str, reason: str) -> None:
-    assert reason in toolchain().refusal(model, format_, platform())
+    assert reason in toolchain().refusal(Conversion(model, format_, platform()))
 
 
 def test_devices() -> None:
     info = toolchain()
-    assert "no ONNX Runtime for `riscv64`" in info.refusal(TEXT, "onnx:fp32", platform("riscv64"))
-    assert not info.refusal(TEXT, "onnx:fp32", platform("wasm32", "emscripten"))
+    assert "no ONNX Runtime for `riscv64`" in info.refusal(Conversion(TEXT, "onnx:fp32", platform("riscv64")))
+    assert not info.refusal(Conversion(TEXT, "onnx:fp32", platform("wasm32", "emscripten")))
     assert info.device_tool(platform("aarch64", "android")) is None
     for cpu, wheels in (("x86_64", ""), ("aarch64", "aarch64-manylinux_2_28")):
         tool = info.device_tool(platform(cpu))

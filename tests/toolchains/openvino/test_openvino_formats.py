@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from modelbuild.api import ModelInfo, RuntimeToolchainInfo
+from modelbuild.api import Conversion, ModelInfo, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.request import ToolError
 from modelbuild.toolkit.rounding import round_groups, round_rows
@@ -116,7 +116,7 @@ def test_openvino_answers_as_torch(shop: Workshop, name: str, variant: str) -> N
 
 @pytest.mark.parametrize(("name", "variant"), MADE)
 def test_sizes_are_what_was_told_before(shop: Workshop, name: str, variant: str) -> None:
-    told = shop.toolchain.info.footprint(shop.model(name), f"openvino:{variant}", platform())
+    told = shop.toolchain.info.footprint(Conversion(shop.model(name), f"openvino:{variant}", platform()))
     assert told.disk == pytest.approx(size(shop.binary(name, variant)), rel=0.01)
 
 

@@ -30,13 +30,15 @@ def toolchain() -> RuntimeToolchainInfo:
 def test_float_models_take_every_format() -> None:
     info = toolchain()
     assert (info.runtime, info.formats[0], len(info.formats)) == ("openvino", "openvino:fp32", 3)
-    assert not any(info.refusal(model, each, platform()) for model in (TEXT, IMAGES) for each in info.formats)
+    assert not any(
+        info.refusal(Conversion(model, each, platform())) for model in (TEXT, IMAGES) for each in info.formats
+    )
 
 
 @pytest.mark.parametrize(
     ("changed", "format_", "where", "reason"),
     [
-        ({"task": "speech"}, "openvino:fp32", platform(), "a model for `speech` cannot be exported"),
+        ({"task": "speech"}, "openvino:fp32", platform(), "not one for speech"),
         ({"format": "exl3"}, "openvino:fp32", platform(), "weights stored as `exl3` are not read here"),
         ({"quantization": INT4}, "openvino:int8", platform(), "4-bit weights are not `openvino:int8`"),
         (
@@ -52,11 +54,11 @@ def test_float_models_take_every_format() -> None:
 def test_what_cannot_be_had_is_refused(
     changed: dict[str, Any], format_: str, where: Any, reason: str
 ) -> None:
-    assert reason in toolchain().refusal(replace(TEXT, **changed), format_, where)
+    assert reason in toolchain().refusal(Conversion(replace(TEXT, **changed), format_, where))
 
 
 def test_groups_of_any_size_are_taken() -> None:
-    assert not toolchain().refusal(replace(TEXT, quantization=INT4), "openvino:int4", platform())
+    assert not toolchain().refusal(Conversion(replace(TEXT, quantization=INT4), "openvino:int4", platform()))
 
 
 def test_two_actions_the_first_of_which_others_share() -> None:

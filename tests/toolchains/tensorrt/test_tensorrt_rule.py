@@ -61,7 +61,7 @@ def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_gpu_the_reason_is_told() -> None:
     info = toolchain()
     for format_ in info.formats:
-        assert "the machine that builds has none" in info.refusal(model(), format_, HERE)
+        assert "the machine that builds has none" in info.refusal(Conversion(model(), format_, HERE))
     assert "the machine that builds has none" in info.why_not_run(HERE)
     assert info.device_tool(HERE) is None
     with pytest.raises(ModelbuildError, match="the machine that builds has none"):
@@ -79,7 +79,7 @@ def test_a_gpu_that_appears_is_noticed() -> None:
     ("format_", "changed", "where", "reason"),
     [
         ("tensorrt:int4", {}, HERE, "makes tensorrt:fp16, tensorrt:int8"),
-        ("tensorrt:fp16", {"task": "speech"}, HERE, "for speech cannot be exported"),
+        ("tensorrt:fp16", {"task": "speech"}, HERE, "not one for speech"),
         ("tensorrt:fp16", {"architecture": {**LLAMA, "hidden_size": 0}}, HERE, "not a positive number"),
         ("tensorrt:fp16", {}, ELSEWHERE, "an engine for riscv64 is built on one"),
         ("tensorrt:int8", {"quantization": ROUNDING}, HERE, "a scale for each 32"),
@@ -89,7 +89,7 @@ def test_a_gpu_that_appears_is_noticed() -> None:
 def test_what_cannot_be_had_is_refused(
     format_: str, changed: dict[str, Any], where: PlatformInfo, reason: str
 ) -> None:
-    assert reason in toolchain().refusal(model(**changed), format_, where)
+    assert reason in toolchain().refusal(Conversion(model(**changed), format_, where))
 
 
 @pytest.mark.usefixtures("gpu")

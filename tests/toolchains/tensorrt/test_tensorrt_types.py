@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from modelbuild.api import ModelInfo, RuntimeToolchainInfo
+from modelbuild.api import Conversion, ModelInfo, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner, run_tool
 from modelbuild.toolkit.packed_weights import read_tensors, split_packed
 from modelbuild.toolkit.request import ToolError
@@ -103,7 +103,7 @@ def test_the_typed_graph_answers_as_the_export(
         RuleRunner().analyze(TensorrtToolchain, gpu_architecture="sm_90").get(RuntimeToolchainInfo)
     )
     weights = sum(numpy_helper.to_array(each).nbytes for each in model.graph.initializer)
-    predicted = info.footprint(case.info, f"tensorrt:{precision}", HOST).disk
+    predicted = info.footprint(Conversion(case.info, f"tensorrt:{precision}", HOST)).disk
     assert abs(predicted - weights) < 0.03 * weights
 
 

@@ -128,14 +128,14 @@ def test_it_answers_as_torch_does(models: Models, family: str, format_: str, tmp
 def test_sizes_are_foretold(models: Models, family: str, format_: str) -> None:
     info = models.infos[models.source(family, format_)]
     for cpu in ("x86_64", "aarch64", "armv7", "riscv64"):
-        footprint = toolchain().footprint(info, format_, device(cpu))
+        footprint = toolchain().footprint(Conversion(info, format_, device(cpu)))
         library = footprint.disk - footprint.detail.get("runtime", 0)
         made = size(models.library(family, format_, cpu))
         assert abs(library - made) <= 0.01 * made, (cpu, library, made)
 
 
 def test_the_code_of_a_tiny_model_is_not_foretold_to_the_percent(models: Models) -> None:
-    footprint = toolchain().footprint(models.infos["tiny"], "tvm:fp32", HERE)
+    footprint = toolchain().footprint(Conversion(models.infos["tiny"], "tvm:fp32", HERE))
     assert abs(footprint.disk - size(models.library("tiny", "tvm:fp32"))) < TINY
 
 
@@ -180,7 +180,7 @@ def test_asymmetric_weights_keep_their_zero_points(models: Models, tmp_path: Pat
     tool = toolchain().device_tool(HERE)
     found = device_logits(models.locked, tool, library, tmp_path / "probes", tmp_path / "answers")
     assert np.abs(found - expected).max() <= ROUNDING * np.abs(expected).max()
-    predicted = toolchain().footprint(info, "tvm:int4", HERE).disk
+    predicted = toolchain().footprint(Conversion(info, "tvm:int4", HERE)).disk
     assert abs(predicted - size(library)) <= 0.01 * size(library)
 
 
@@ -239,7 +239,9 @@ def test_memory_is_what_was_predicted(models: Models, format_: str, tmp_path: Pa
     done = models.locked.run(tool, ["-c", MEASURE, str(ROOT), str(FOLDER), library], tmp_path)
     assert done.returncode == 0, done.stderr
     measured = int(done.stdout)
-    predicted = toolchain().footprint(models.infos[models.source("llama", format_)], format_, HERE).ram
+    predicted = (
+        toolchain().footprint(Conversion(models.infos[models.source("llama", format_)], format_, HERE)).ram
+    )
     assert measured <= predicted < 2 * measured, (predicted, measured)
 
 
@@ -254,5 +256,9 @@ def test_a_runtime_is_the_same_wherever_it_is_built(models: Models, tmp_path: Pa
     assert made[0] == made[1]
     assert b"site-packages" not in made[0]
     assert str(tmp_path.parents[1]).encode() not in made[0]
-    predicted = toolchain().footprint(models.infos["llama"], "tvm:fp32", device("armv7")).detail["runtime"]
+    predicted = (
+        toolchain()
+        .footprint(Conversion(models.infos["llama"], "tvm:fp32", device("armv7")))
+        .detail["runtime"]
+    )
     assert abs(predicted - len(made[0])) <= 0.01 * len(made[0])

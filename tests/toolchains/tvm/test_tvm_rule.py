@@ -114,7 +114,7 @@ def test_a_processor_is_named_where_one_is_asked_for() -> None:
 def test_what_cannot_be_made_is_refused(
     format_: str, made: ModelInfo, device: PlatformInfo, reason: str
 ) -> None:
-    assert reason in toolchain().refusal(made, format_, device)
+    assert reason in toolchain().refusal(Conversion(made, format_, device))
     if device.cpu == "aarch64" and device.os == "linux":
         with pytest.raises(AnalysisError, match="cannot be had as"):
             convert(format_, made)
@@ -131,11 +131,11 @@ def test_what_cannot_be_made_is_refused(
 )
 def test_what_can_be_made_is_not_refused(format_: str, made: ModelInfo) -> None:
     for cpu in ("x86_64", "aarch64", "armv7", "riscv64"):
-        assert not toolchain().refusal(made, format_, platform(cpu))
+        assert not toolchain().refusal(Conversion(made, format_, platform(cpu)))
 
 
 def test_integers_are_predicted_to_stay_packed() -> None:
-    footprint = toolchain().footprint(model(quantization=INT4), "tvm:int4", platform())
+    footprint = toolchain().footprint(Conversion(model(quantization=INT4), "tvm:int4", platform()))
     matrices = 2 * (4 * 256 * 256 + 3 * 256 * 256) + 512 * 256
     assert footprint.detail["weights"] == matrices // 2
     assert footprint.detail["scales"] == matrices // 32 * 4
@@ -145,13 +145,15 @@ def test_integers_are_predicted_to_stay_packed() -> None:
 
 def test_embeddings_that_were_not_rounded_are_floats() -> None:
     kept = model(quantization=INT4 | {"embeddings": "float"})
-    footprint = toolchain().footprint(kept, "tvm:int4", platform())
+    footprint = toolchain().footprint(Conversion(kept, "tvm:int4", platform()))
     assert footprint.detail["floats"] == (5 * 256 + 512 * 256) * 4
 
 
 def test_zero_points_take_a_byte() -> None:
     one, other = (
-        toolchain().footprint(model(quantization=INT4 | {"symmetric": each}), "tvm:int4", platform())
+        toolchain().footprint(
+            Conversion(model(quantization=INT4 | {"symmetric": each}), "tvm:int4", platform())
+        )
         for each in (True, False)
     )
     assert other.detail["scales"] * 4 == one.detail["scales"] * 5
