@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from modelbuild.errors import LoadError
 
-_PACKAGE = re.compile(r"^[A-Za-z0-9/_.+ $()@=,~#%!-]*\Z")
-_TARGET = re.compile(r"^[A-Za-z0-9/_.+ $()@=,~#%!^&\[\]{}'\"*<>|;?-]+\Z")
+_PACKAGE = re.compile(r"[ !-9;-\[\]-~]*\Z")
+"""As Bazel's: ASCII that can be printed, but `:` and a backslash."""
+_TARGET = re.compile(r"[^\x00-\x1f\x7f-\x9f:\\\u2028\u2029\ud800-\udfff]+\Z")
+"""As Bazel's: anything but control characters, `:` and a backslash."""
 # Most of all labels, in one step: loading ten thousand targets parses tens of thousands.
 _SIMPLE_PACKAGE = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*)?\Z")
 _SIMPLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")

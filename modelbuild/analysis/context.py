@@ -41,12 +41,21 @@ class Surroundings:
 
 
 _NOWHERE = Surroundings()
+_SHORT = 63
+"""Characters of a path that is not too long, whatever their encoding takes."""
+_NAME_BYTES, _PATH_BYTES = 255, 3500
+"""NAME_MAX of the file systems that matter; PATH_MAX less what leads to the directory of an action."""
 
 
 def output_path(label: Label, path: str, prefix: str = "") -> str:
     """Where an output of target `label` lies below modelbuild-out. path: relative to its package."""
     inside = f"{label.package}/{path}" if label.package else path
     return f"{prefix}external/{label.repository}/{inside}" if label.repository else f"{prefix}{inside}"
+
+
+def _is_too_long(path: str) -> bool:
+    encoded = path.encode()
+    return len(encoded) > _PATH_BYTES or any(len(name) > _NAME_BYTES for name in encoded.split(b"/"))
 
 
 class Context:
@@ -231,6 +240,8 @@ class Context:
 
     def _declare(self, path: str, kind: str) -> Artifact:
         full = output_path(self.label, path, self._surroundings.prefix)
+        if len(full) > _SHORT and _is_too_long(full):
+            raise AnalysisError(f"`{self.label}`: the name of output `{path[:40]}...` is too long for a file")
         if full in self._declared:
             raise AnalysisError(f"`{self.label}` declares output `{path}` twice")
         artifact = Artifact(full, "tree" if kind == "tree" else "file")

@@ -109,10 +109,12 @@ def _input_changes(old: Any, new: Any, load_tree: TreeLoader | None) -> Iterator
         if before_sha is None or after_sha is None:
             sha = after_sha or before_sha or ""
             yield f"{'added' if before_sha is None else 'removed'} {shown} sha256:{sha[:4]}.."
-        elif before_sha == after_sha:
+        elif before_sha != after_sha:
+            yield f"{shown} {_digests(before_sha, after_sha)}{_files(before_sha, after_sha, load_tree)}"
+        elif _kind(before) != _kind(after):
             yield f"{shown} is a {_kind(after)}, was a {_kind(before)}"
         else:
-            yield f"{shown} {_digests(before_sha, after_sha)}{_files(before_sha, after_sha, load_tree)}"
+            yield f"{shown} is {'now' if _is_executable(after) else 'no longer'} executable"
 
 
 def _files(before: str, after: str, load_tree: TreeLoader | None) -> str:
@@ -155,9 +157,15 @@ def _tool_changes(old: Any, new: Any) -> Iterator[str]:
 
 def _command_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     yield from _parameter_changes("", old.get("params"), new.get("params"))
-    for name in ("threads", "outputs"):
-        if old.get(name) != new.get(name):
-            yield _changed_value(name, old.get(name), new.get(name))
+    if "threads" in old and old["threads"] != new.get("threads"):
+        yield _changed_value("threads", old["threads"], new.get("threads"))
+    if "outputs" in old:
+        for name, before, after in _differences(old["outputs"], new.get("outputs")):
+            shown = _input_name(name)
+            if before is None or after is None:
+                yield f"{'added' if before is None else 'removed'} output {shown}"
+            else:
+                yield f"output {shown} is a {after}, was a {before}"
 
 
 def _parameter_changes(prefix: str, old: Any, new: Any) -> Iterator[str]:
@@ -243,6 +251,10 @@ def _sha256(value: Any) -> str | None:
 
 def _kind(value: Any) -> str:
     return str(value[0]) if isinstance(value, list) and value else "file"
+
+
+def _is_executable(value: Any) -> bool:
+    return isinstance(value, list) and value[2:] == [True]
 
 
 def _input_name(name: str) -> str:

@@ -41,7 +41,9 @@ class TraceRow:
     detail: plain JSON that says what the components were, for `explain`:
         `params`  the action's parameters, by name;
         `tool`    {"files": {name: sha256}, "distributions": {name: version}, "python": "3.11", ...};
-        `inputs`  logical name -> [kind, sha256] or sha256;
+        `inputs`  logical name -> [kind, sha256], a program's with true as third, or sha256;
+        `outputs` logical name -> kind;
+        `threads` how many it may use;
         `platform` the constraint values.
     time_s: seconds since the epoch. host: the machine it ran on. reason: as `explain` said it then.
     """

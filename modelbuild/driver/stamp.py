@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 
 Stamp = list[int]
-"""Mode, size, mtime_ns, ctime_ns, inode; empty when there is nothing at the path."""
+"""Mode, size, mtime_ns, ctime_ns, inode. Empty: there is nothing at the path. [0, errno]: nobody can tell."""
 
 ABSENT: Stamp = []
 RACY: Stamp = [-1]
@@ -23,13 +23,15 @@ def stamp(path: str) -> Stamp:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return ABSENT
+    except OSError as error:  # A link to itself, a directory that nobody may enter: whoever needs it says so.
+        return [0, error.errno or 0]
     return [status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def stamp_before_reading(path: str) -> Stamp:
     """The stamp of a file whose content is about to be read; RACY when it is too young to be trusted."""
     found = stamp(path)
-    if found and time.time_ns() - max(found[2], found[3]) < _TIMESTAMP_GRANULE_NS:
+    if len(found) > 2 and time.time_ns() - max(found[2], found[3]) < _TIMESTAMP_GRANULE_NS:
         return RACY
     return found
 
@@ -40,7 +42,7 @@ def stamp_after_reading(path: str, started_ns: int) -> Stamp:
     RACY when it may have changed since then: what was read is then not known to be what is there.
     """
     found = stamp(path)
-    if found and max(found[2], found[3]) > started_ns - _TIMESTAMP_GRANULE_NS:
+    if len(found) > 2 and max(found[2], found[3]) > started_ns - _TIMESTAMP_GRANULE_NS:
         return RACY
     return found
 
@@ -53,10 +55,17 @@ def listing(path: str, own: Collection[str]) -> str:
     try:
         with os.scandir(path) as entries:
             names = sorted(
-                f"{entry.name}/" if entry.is_dir() else entry.name
+                f"{entry.name}/" if _is_directory(entry) else entry.name
                 for entry in entries
                 if entry.path not in own
             )
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # None, or none that may be read: loading will say which.
         return ""
     return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

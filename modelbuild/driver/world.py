@@ -67,6 +67,8 @@ class BuildWorld:
                     raise ActionFailed(
                         f"source `{path}` is a directory", hint='name its files, as in `glob(["dir/**"])`'
                     )
+                if not stat.S_ISREG(status.st_mode):
+                    raise ActionFailed(f"source `{path}` is neither a file nor a directory")
                 digest = self._cache.fingerprints.digest(absolute, status)
             except OSError as error:
                 raise ActionFailed(f"source `{path}` cannot be read: {error.strerror}") from error
@@ -122,7 +124,9 @@ class BuildWorld:
         return {
             "params": action.params,
             "tool": identity.detail,
-            "inputs": {name: [value.kind, value.digest.sha256] for name, value in inputs.items()},
+            "inputs": {name: _told(value) for name, value in inputs.items()},
+            "outputs": {name: artifact.kind for name, artifact in action.outputs.items()},
+            "threads": action.threads,
             "platform": list(action.platform),
         }
 
@@ -173,3 +177,8 @@ class BuildWorld:
 
     def _tree(self, value: OutputDigest) -> Tree | None:
         return Tree.decode(self._cache.blobs.read(value.digest)) if value.kind == "tree" else None
+
+
+def _told(value: OutputDigest) -> list[Any]:
+    """An input as the trace remembers it: kind, digest and, of a program, that it is one."""
+    return [value.kind, value.digest.sha256, *([True] if value.executable else [])]

@@ -34,6 +34,19 @@ GRACE_S = 0.7
 """Between SIGTERM and SIGKILL when an action is cancelled."""
 
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (
+    *(signal.SIGPIPE, signal.SIGXFSZ),
+    *(
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+    ),
+)
+"""Python ignores the first two, nohup and scripts others; a command would inherit that."""
 _PR_SET_CHILD_SUBREAPER = 36
 _PACKET_BYTES = 1 << 18
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -167,8 +180,7 @@ class Worker:
                 environment,
                 file_actions=actions,
                 setpgroup=0,
-                # Python ignores SIGPIPE, and its children would inherit that.
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+                setsigdef=_SIGNALS,
             )
         except OSError as error:
             # A child that says so, since whoever asked waits for the end of one.

@@ -89,6 +89,7 @@ class BuildFileEvaluator:
         finally:
             self._package = None
         self._current.directories |= self._files.listed
+        self._current.files |= self._files.links
         return self._current
 
     def _loader(self, importer: Label) -> Callable[[str, Sequence[str]], engine.FrozenModule]:

@@ -82,6 +82,12 @@ class PackageDeclaration:
         """The package. Raises LoadError, for the first mistake, with the others as notes."""
         if self._evaluated.error is not None:
             raise self._shown(self._evaluated.error)
+        try:
+            parse_label(f"//{self._package}:x")
+        except LoadError as error:
+            raise LoadError(
+                f"the directory of `{self._path}` cannot be a package", notes=error.notes
+            ) from None
         for file, symbols in self._evaluated.rule_files:
             try:
                 self._classes.check(file, symbols)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from modelbuild.errors import LoadError
@@ -18,12 +18,14 @@ class PackageFiles:
     """The files below one package, listed once and as far as patterns ask.
 
     root: absolute path of the package. skip: absolute paths that are never entered. listed: the absolute
-    directories that answers rest on.
+    directories that answers rest on. links: the absolute symlinks whose ends they rest on, too, be there a
+    file or nothing.
     """
 
     root: str
     skip: frozenset[str] = frozenset()
     listed: set[str] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)
     _entries: dict[str, tuple[tuple[str, bool], ...]] = field(default_factory=dict)
 
     def glob(
@@ -100,11 +102,24 @@ class PackageFiles:
         self.listed.add(full)
         try:
             with os.scandir(full) as entries:
-                listing = tuple(sorted((e.name, _is_directory(e)) for e in entries if is_text(e.name)))
+                listing = tuple(sorted(self._seen(entries)))
         except OSError as error:
             raise LoadError(f"`{full}` cannot be listed: {error.strerror}") from error
         self._entries[directory] = listing
         return listing
+
+    def _seen(self, entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, bool]]:
+        for entry in entries:
+            if not is_text(entry.name):
+                continue
+            if not entry.is_symlink():
+                yield entry.name, entry.is_dir()
+            elif os.path.isdir(entry.path):
+                yield entry.name, True
+            else:
+                self.links.add(entry.path)
+                if os.path.exists(entry.path):  # As in Bazel, a link that leads nowhere is no file.
+                    yield entry.name, False
 
 
 def check_pattern(pattern: object) -> list[str]:
@@ -160,10 +175,3 @@ def _path_matcher(pattern: str) -> _Matcher:
         return bool(parts) and head(parts[0]) and matches(parts[1:], at[1:])
 
     return lambda path: matches(path.split("/"), matchers)
-
-
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False

@@ -185,9 +185,14 @@ class _Events:
         for file in found.get("files", ()):
             prefix = OUTPUTS if file.get("pathPrefix") else ""
             path = f"{prefix}/{file['name']}".lstrip("/")
-            files[path] = in_our_words(content(Path(unquote(file["uri"].removeprefix("file://")))))
+            files[path] = in_our_words(content(Path(_text(unquote(file["uri"].removeprefix("file://"))))))
         for reference in found.get("fileSets", ()):
             self._add(reference["id"], files)
+
+
+def _text(name: str) -> str:
+    """A name as it was written: in its addresses Bazel takes each byte of one for a character."""
+    return name.encode("latin-1").decode()
 
 
 def content(path: Path) -> bytes:

@@ -41,6 +41,8 @@ DETAIL: dict[str, Any] = {
         "in/dataset": ["tree", _OLD_TREE.digest.sha256],
         "in/teacher": ["file", _sha("teacher")],
     },
+    "outputs": {"out/model": "tree", "out/log": "file"},
+    "threads": 2,
     "platform": ["//platforms:x86_64"],
 }
 
@@ -48,7 +50,7 @@ DETAIL: dict[str, Any] = {
 def _components(detail: dict[str, Any], schema: str = "1") -> dict[str, str]:
     return {
         "schema": _sha(schema),
-        "command": _sha(repr(detail["params"])),
+        "command": _sha(repr((detail["params"], detail["outputs"], detail["threads"]))),
         "tool": _sha(repr(detail["tool"])),
         "inputs": _sha(repr(detail["inputs"])),
         "platform": _sha(repr(detail["platform"])),
@@ -80,6 +82,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a whole tree": _inputs(dataset=["tree", _OTHER_TREE.digest.sha256]),
     "a tree that is gone": _inputs(dataset=["tree", _sha("gone")]),
     "a file": _inputs(teacher=["file", _sha("another teacher")]),
+    "an executable bit": _inputs(teacher=["file", _sha("teacher"), True]),
     "a new input": _inputs(tokenizer=["file", _sha("tokenizer")]),
     "a removed input": _with("inputs", {"in/dataset": DETAIL["inputs"]["in/dataset"]}),
     "a renamed input": _with("inputs", {**DETAIL["inputs"], "in/data": DETAIL["inputs"]["in/teacher"]}),
@@ -89,6 +92,9 @@ CASES: dict[str, dict[str, Any]] = {
     "a removed parameter": _with("params", {"steps": 300, "command": DETAIL["params"]["command"]}),
     "five parameters": _params(a=1, b=2, c=3, d=4, steps=1),
     "a long command": _params(command=DETAIL["params"]["command"].replace("--verbose", "--quiet")),
+    "threads": _with("threads", 4),
+    "a renamed output": _with("outputs", {"out/weights": "tree", "out/log": "file"}),
+    "another kind of output": _with("outputs", {"out/model": "file", "out/log": "file"}),
     "a distribution": _tool(distributions={"torch": "2.13.0", "safetensors": "0.6.2"}),
     "a new distribution": _tool(distributions={**DETAIL["tool"]["distributions"], "numpy": "2.1"}),
     "a removed distribution": _tool(distributions={"torch": "2.12.0"}),

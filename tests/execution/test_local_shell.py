@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,18 @@ def test_the_environment_is_fixed(bench: Any) -> None:
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def test_no_signal_is_ignored(bench: Any) -> None:
+    numbers = (signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        text = bench.shell(f"grep SigIgn /proc/self/status > {OUT}")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    ignored = int(text.split()[1], 16)
+    assert not [number for number in (*numbers, signal.SIGPIPE) if ignored & 1 << number - 1]
 
 
 def test_home_and_tmpdir_are_the_actions_own(bench: Any) -> None:

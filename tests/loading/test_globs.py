@@ -88,3 +88,12 @@ def test_a_name_that_is_not_utf8_is_left_out(package: Path) -> None:
     with open(os.fsencode(package) + b"/\xff.txt", "wb"):
         pass
     assert PackageFiles(str(package)).glob(["*.txt"]) == ["a.txt"]
+
+
+def test_a_link_that_leads_nowhere_is_no_file_and_what_it_leads_to_is_a_fact(package: Path) -> None:
+    os.symlink("nowhere", package / "broken.txt")
+    os.symlink("a.txt", package / "good.txt")
+    os.symlink("self.txt", package / "self.txt")
+    files = PackageFiles(str(package))
+    assert files.glob(["*.txt"]) == ["a.txt", "good.txt"]
+    assert {os.path.relpath(path, package) for path in files.links} == {"broken.txt", "good.txt", "self.txt"}

@@ -1,5 +1,8 @@
 """What a person sees when something is wrong: exit codes, places, no tracebacks, nothing cached."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from tests.command_line import CommandLine
@@ -99,6 +102,36 @@ def test_a_wrong_build_file_exits_2_and_names_the_line(
     assert f"BUILD.models:{line}" in result.stderr
     assert said in result.stderr
     assert result.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "exit_code", "message"),
+    [
+        ("ln -s in.txt in.txt", 1, "source `in.txt` cannot be read: Too many levels of symbolic links"),
+        ("mkfifo in.txt", 1, "source `in.txt` is neither a file nor a directory"),
+        ("ln -s /dev/zero in.txt", 1, "source `in.txt` is neither a file nor a directory"),
+        ("mkdir in.txt", 1, "source `in.txt` is a directory"),
+    ],
+)
+def test_a_source_that_became_something_else(
+    chain: CommandLine, change: str, exit_code: int, message: str
+) -> None:
+    chain.build()
+    (chain.root / "in.txt").unlink()
+    subprocess.run(change, shell=True, cwd=chain.root, check=True)
+    assert message in chain.build(expect=exit_code).stderr
+    shutil.rmtree(chain.root / "modelbuild-out")
+    explained = chain.run("explain", "//:upper")
+    assert explained.exit_code in (1, 2), explained.stderr
+
+
+def test_names_that_no_file_can_have(workspace: CommandLine) -> None:
+    workspace.put("BUILD.models", 'genrule(name = "t", outs = ["o" * 256], cmd = "echo > $@")\n')
+    assert "is too long for a file" in workspace.build(expect=2).stderr
+    workspace.put(
+        "BUILD.models", 'genrule(name = "t", outs = ["x"], srcs = ["i" * 256], cmd = "echo > $@")\n'
+    )
+    assert "there is no target `//:iiii" in workspace.build(expect=2).stderr
 
 
 def test_undefined_targets_and_patterns(chain: CommandLine) -> None:

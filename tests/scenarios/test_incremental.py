@@ -105,6 +105,7 @@ def test_a_changed_command_and_mode_rebuild(chain: CommandLine) -> None:
     assert chain.build().executed() == {"//:count", "//:report"}
     (chain.root / "title.txt").chmod(0o755)
     assert chain.build().executed() == {"//:report"}
+    assert "inputs: title.txt is now executable" in chain.run("explain", "//:report").stdout
 
 
 def test_a_new_file_of_a_glob_is_noticed(workspace: CommandLine) -> None:
@@ -121,6 +122,23 @@ def test_a_new_file_of_a_glob_is_noticed(workspace: CommandLine) -> None:
     (workspace.root / "a.txt").unlink()
     assert workspace.build().finished["executed"] == 1
     assert workspace.out("all.out") == "b\n"
+
+
+def test_where_a_link_below_a_glob_leads_is_noticed(workspace: CommandLine) -> None:
+    workspace.put(
+        "d/BUILD.models",
+        'genrule(name = "g", srcs = glob(["*.txt"]), outs = ["list"], cmd = "echo $(SRCS) > $@")\n',
+    )
+    workspace.put("d/a.txt", "a")
+    (workspace.root / "d" / "b.txt").symlink_to("../elsewhere")
+    assert workspace.build("//...").exit_code == 0
+    assert workspace.out("d/list") == "d/a.txt\n"
+    workspace.put("elsewhere", "b")
+    assert workspace.build("//...").exit_code == 0
+    assert workspace.out("d/list") == "d/a.txt d/b.txt\n"
+    (workspace.root / "elsewhere").unlink()
+    assert workspace.build("//...").exit_code == 0
+    assert workspace.out("d/list") == "d/a.txt\n"
 
 
 def test_a_new_package_below_a_glob_is_noticed(workspace: CommandLine) -> None:

@@ -15,6 +15,7 @@ from modelbuild.rules.native.native_rule import NativeRule
 
 OUTPUT_ROOT = "modelbuild-out"
 _VARIABLE = re.compile(r"\$(\$|\(([^()]*)\)|[@<]|)")
+_SAFE = re.compile(r"[A-Za-z0-9@%_+:,./-]+")
 _LOCATIONS = frozenset(f"{word}{s}" for word in ("location", "execpath", "rootpath") for s in ("", "s"))
 
 
@@ -136,7 +137,9 @@ class _Expansion:
             paths = self._paths(argument)
             if function.startswith("rootpath"):
                 paths = [path.removeprefix(f"{OUTPUT_ROOT}/") for path in paths]
-            return " ".join(paths) if function.endswith("s") else self._one(paths, f"$({name})", "file")
+            if not function.endswith("s"):
+                self._one(paths, f"$({name})", "file")
+            return " ".join(map(_escaped, paths))
         return self._ctx.fail(f"`$({name})` is no variable", hint="write `$$(...)` for a shell substitution")
 
     def _paths(self, text: str) -> list[str]:
@@ -153,6 +156,11 @@ class _Expansion:
         if len(paths) != 1:
             self._ctx.fail(f"`{variable}` needs exactly one {noun}, and there are {len(paths)}")
         return paths[0]
+
+
+def _escaped(path: str) -> str:
+    """As Bazel writes the path of a label for bash, and only there: `$<` and its like stand as they are."""
+    return path if _SAFE.fullmatch(path) else "'" + path.replace("'", "'\\''") + "'"
 
 
 def _place_in_bazel(path: str) -> str:
