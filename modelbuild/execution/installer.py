@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from modelbuild.errors import AnalysisError, CacheError, EnvironmentFailure, Interrupted, Location
+from modelbuild.execution.installed_packages import changed_packages
 from modelbuild.execution.lock_file import LockFile
 from modelbuild.execution.package_source import PackageSource
 
@@ -56,15 +57,41 @@ class Installer:
             if lock.python_version == f"{sys.version_info.major}.{sys.version_info.minor}":
                 # A device's Python may run them: under emulation, compiling numpy takes longer than using it.
                 target.append("--compile-bytecode")
-            self._uv(lock, lock_descriptor, "pip", "install", *target, "--only-binary", ":all:", *common)
-            return ()
+            return self._packages(
+                lock, lock_descriptor, f"{directory}/packages", [*target, "--only-binary", ":all:", *common]
+            )
         venv = f"{directory}/venv"
         python = f"{venv}/bin/python"
         make = ["venv", "--no-project", "--relocatable", "--python", _base_python(), venv]
         self._uv(lock, lock_descriptor, *make)
-        self._uv(lock, lock_descriptor, "pip", "install", "--python", python, "--compile-bytecode", *common)
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        warnings = self._packages(
+            lock,
+            lock_descriptor,
+            f"{venv}/lib/{version}/site-packages",
+            ["--python", python, "--compile-bytecode", *common],
+        )
         code, output = self._call(lock_descriptor, "pip", "check", "--python", python)
-        return _check(lock, output) if code else ()
+        return (*warnings, *(_check(lock, output) if code else ()))
+
+    def _packages(
+        self, lock: LockFile, lock_descriptor: int, directory: str, arguments: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Install packages into `directory`, past uv's cache where it holds what no wheel does; warnings."""
+        self._uv(lock, lock_descriptor, "pip", "install", *arguments)
+        changed = changed_packages(directory, self._cancel)
+        if not changed:
+            return ()
+        fresh = [part for name in changed for part in ("--reinstall-package", name)]
+        self._uv(lock, lock_descriptor, "pip", "install", "--no-cache", *fresh, *arguments)
+        still = changed_packages(directory, self._cancel)
+        return tuple(
+            f"in `{lock.name}`: `{file}` of `{name}` is not what its wheel lists"
+            if name in still
+            else f"`{file}` of `{name}` was changed in uv's cache, and is fetched again;"
+            f" `uv cache clean {name}` repairs the cache"
+            for name, file in changed.items()
+        )
 
     def _pip(
         self, lock: LockFile, lock_descriptor: int, tags: Sequence[str], target: str, requirements: str
@@ -228,6 +255,16 @@ _WHY: Sequence[tuple[tuple[str, ...], str, str]] = (
         "if the file was replaced on purpose, compile the lock again",
     ),
     (
+        ("Failed to read `--find-links`",),
+        "cannot be looked for: a directory of wheels is not there",
+        "`find_links` in `modelbuild.toml`, UV_FIND_LINKS or pip's own settings name it",
+    ),
+    (
+        ("Failed to build", "Failed to download and build"),
+        "comes as source only and does not build here",
+        "build a wheel of it and name its directory with `find_links` in `modelbuild.toml`",
+    ),
+    (
         ("certificate",),
         "cannot be fetched: the server's certificate is not trusted",
         "SSL_CERT_FILE names the certificates to trust",
@@ -248,11 +285,6 @@ _WHY: Sequence[tuple[tuple[str, ...], str, str]] = (
         ("has no wheels with", "no usable wheels"),
         "has no wheel for this Python and machine",
         "pin a version that has one, or build the wheel and name its directory with `find_links`",
-    ),
-    (
-        ("Failed to build",),
-        "comes as source only and does not build here",
-        "build a wheel of it and name its directory with `find_links` in `modelbuild.toml`",
     ),
     (
         _NOT_FOUND,

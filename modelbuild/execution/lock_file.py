@@ -107,7 +107,7 @@ def read_lock(lock: Lock, machine: str) -> LockFile:
     """Raises EnvironmentFailure for a file that is not there, AnalysisError for a line that pins nothing."""
     path = str(lock.path)
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:  # Some editors write a mark.
             text = stream.read()
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

@@ -35,6 +35,7 @@ def write(tmp_path: Path) -> Write:
         "# made by uv\na==1  # via b\n\nB==2\n",
         "a == 1\nb==2",
         "a==1\r\nb==2\r\n",
+        "\ufeffa==1\nb==2\n",
         "a[extra]==1\nb==2\n",
         "a==\\\n1\nb==2\n",
     ],

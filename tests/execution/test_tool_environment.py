@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,6 +204,20 @@ def test_a_directory_of_wheels_that_is_not_there(place: Place) -> None:
     with pytest.raises(EnvironmentFailure) as caught:
         place.get(place.lock("tiny==1.0\n"))
     assert str(place.wheels) in str(caught.value)
+    assert "`find_links` in `modelbuild.toml`" in str(caught.value.hint)
+
+
+def test_a_source_that_does_not_build(place: Place) -> None:
+    with tarfile.open(place.wheels / "raw-1.0.tar.gz", "w:gz") as archive:
+        for name, text in {
+            "PKG-INFO": "Name: raw\nVersion: 1.0\n",
+            "setup.py": "raise SystemExit(1)\n",
+        }.items():
+            info = tarfile.TarInfo(f"raw-1.0/{name}")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    with pytest.raises(EnvironmentFailure, match=r"`raw==1\.0` comes as source only and does not build here"):
+        place.get(place.lock("raw==1.0\n"))
 
 
 def test_a_changed_file_is_noticed(place: Place) -> None:
@@ -211,6 +228,36 @@ def test_a_changed_file_is_noticed(place: Place) -> None:
     module.write_text("VERSION = 'hacked'\n")
     assert version(place.get(lock)) == "1.0"
     assert "was changed after it was made" in place.warned[0]
+
+
+@pytest.mark.parametrize("platform", ["", "aarch64-manylinux_2_28"])
+def test_a_file_that_was_changed_in_the_installers_cache_is_fetched_again(
+    place: Place, platform: str
+) -> None:
+    """An edit in place goes through the hard link: what is made anew would be as wrong as before."""
+    make_wheel(place.wheels, "other", "3.0")
+    lock = place.lock("tiny==1.0\nother==3.0\n", platform=platform)
+    module = Path(place.get(lock).packages) / "tiny.py"
+    module.chmod(0o600)
+    module.write_text("VERSION = 'hacked'\n")
+    assert (Path(place.get(lock).packages) / "tiny.py").read_text() == 'VERSION = "1.0"\n'
+    assert "was changed after it was made" in place.warned[0]
+    (told,) = place.warned[1:]
+    assert told.startswith("`tiny.py` of `tiny` was changed in uv's cache, and is fetched again;")
+    another = place.lock("tiny==1.0\n", "another/requirements.lock", platform=platform)
+    assert (Path(place.get(another).packages) / "tiny.py").read_text() == 'VERSION = "1.0"\n'
+
+
+def test_a_package_that_lists_itself_wrongly_is_told(place: Place) -> None:
+    wheel = make_wheel(place.wheels, "wrong", "1.0")
+    with zipfile.ZipFile(wheel) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    contents["wrong.py"] += b"more = 1\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    place.get(place.lock("tiny==1.0\nwrong==1.0\n"))
+    assert place.warned == ["in `tools/requirements.lock`: `wrong.py` of `wrong` is not what its wheel lists"]
 
 
 def test_an_interpreter_that_went_away(place: Place) -> None:
