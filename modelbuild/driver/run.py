@@ -18,7 +18,7 @@ from modelbuild.analysis.analyze import AnalyzedTarget
 from modelbuild.driver.analysis import load_and_analyze
 from modelbuild.driver.build import build
 from modelbuild.driver.request import BuildRequest
-from modelbuild.errors import ExitCode, UsageError
+from modelbuild.errors import AnalysisError, ExitCode, UsageError
 from modelbuild.events import EventSink
 from modelbuild.execution.device_runner import DeviceCall, stage_tool
 from modelbuild.execution.devices import Devices
@@ -61,12 +61,16 @@ def run(request: BuildRequest, arguments: Sequence[str], sink: EventSink, say: C
     if isinstance(info, RunInfo):
         if info.runner is not None and info.runner.kind != "local":
             return _call_device(request, info, info.runner, arguments, say)
-        return _call_tool(request, info, arguments, say)
+        return _call_tool(request, requested, info, arguments, say)
     return _call_program(request.root, target, requested, arguments)
 
 
 def _call_tool(
-    request: BuildRequest, info: RunInfo, arguments: Sequence[str], say: Callable[[str], None]
+    request: BuildRequest,
+    requested: RequestedTarget,
+    info: RunInfo,
+    arguments: Sequence[str],
+    say: Callable[[str], None],
 ) -> int:
     root, tool = request.root, info.tool
     with (
@@ -90,8 +94,14 @@ def _call_tool(
         request_file.write_text(json.dumps(data))
         command = [sys.executable, "-P", "-m", "modelbuild.toolkit.request"]
         if tool.lock is not None:
+            python = found[tool.lock].python
+            if python is None:
+                raise AnalysisError(
+                    f"the lock of `{requested.label}`'s tool is for another machine and cannot run here",
+                    hint="is it for a device whose platform names no `runner`?",
+                )
             # -E: a PYTHONPATH would bring packages that the lock does not have.
-            command = [str(found[tool.lock].python), "-E", "-s", "-P", "-B", toolkit_request.__file__]
+            command = [python, "-E", "-s", "-P", "-B", toolkit_request.__file__]
         return subprocess.run(
             [*command, str(tool.source), str(request_file)], check=False, env={**_inherited(), **_OFFLINE}
         ).returncode

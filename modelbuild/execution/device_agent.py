@@ -6,6 +6,8 @@ no syntax that Python 3.7 lacks. Both sides send frames: a byte that says what i
     to the device     H header   p packages (a tar archive, in pieces)   i what the call needs   . its end
     from the device   R ready    P progress   O stdout   E stderr   X how it ended   o outputs   . their end
 
+Before its first frame the device says MARK: whatever a person's login shell prints comes earlier.
+
 When the connection ends, the call and all that it started are killed and its files are removed.
 """
 
@@ -27,11 +29,13 @@ import tempfile
 import time
 from typing import Any
 
+MARK = b"\0modelbuild\0"
 CHUNK = 1 << 16
 _POLL_MS = 100
 _STALE_S = 86400.0
 _DRAIN_S = 1.0
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Gone(Exception):
@@ -92,6 +96,7 @@ class Leaving:
 
 def serve() -> None:
     """Take one call."""
+    sys.stdout.buffer.write(MARK)
     header = json.loads(receive()[1].decode())
     home = os.path.join(os.path.expanduser("~"), ".cache", "modelbuild")
     runs, packages = os.path.join(home, "runs"), os.path.join(home, "packages")
@@ -141,6 +146,7 @@ def _call(header: dict[str, Any], base: str, own: str) -> None:
     environment = dict(header["environment"])
     home = os.path.join(base, "tmp")
     environment.update(HOME=home, TMPDIR=home, PYTHONPATH=own, MODELBUILD_PROGRESS_FD=str(progress))
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # What leaves its session and its parent becomes a child of ours.
     entry, tool, request = header["script"]
     os.set_blocking(progress, False)
     started = time.time()
@@ -161,6 +167,7 @@ def _call(header: dict[str, Any], base: str, own: str) -> None:
         status, usage = _pump({read: kind for kind, (read, _) in pipes.items()}, child.pid)
     finally:
         _kill(child.pid)
+        _kill_children()
     exit_ = {
         "status": -(status & 0x7F) if status & 0x7F else status >> 8,
         "peak_rss_bytes": usage.ru_maxrss * 1024,
@@ -192,14 +199,41 @@ def _pump(kinds: dict[int, bytes], pid: int) -> tuple[int, Any]:
             if found:
                 ended = (status, usage)
                 _kill(pid)  # What it left behind may hold the pipes.
+                _kill_children()
                 until = time.time() + _DRAIN_S
     assert ended is not None
     return ended
 
 
 def _die_with_agent() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _kill_children() -> None:
+    """End what is still there of the call; the children of one that is killed become ours, in turn."""
+    while True:
+        found = [
+            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == os.getpid()
+        ]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        if not found:
+            return
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as stream:  # noqa: UP031 - as short as it gets in Python 3.7
+            return int(stream.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0  # It has ended.
 
 
 def _kill(pid: int) -> None:
@@ -230,3 +264,5 @@ if __name__ == "__main__":
         serve()
     except Gone:
         sys.exit(1)
+    except OSError as error:
+        sys.exit(str(error))

@@ -78,6 +78,8 @@ def _tail(path: str) -> list[str]:
 
 def _hint(action: Action, status: int, lines: Sequence[str]) -> str | None:
     if any(os.strerror(errno.ENOSPC) in line for line in lines):
+        if action.runner is not None and action.runner.kind == "ssh":
+            return f"the disk of the device `{action.runner.address}` is full"
         return "the disk is full: free some space with `modelbuild cache gc --max-size 10G`"
     if any(sign in line for line in lines for sign in _NO_NETWORK):
         return "actions have no network: fetch it before, and make it an input"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Self
 
-from modelbuild.errors import EnvironmentFailure
+from modelbuild.errors import ActionFailed, EnvironmentFailure
 from modelbuild.execution import device_agent
 from modelbuild.execution.device_runner import FLAGS, DeviceCall
 from modelbuild.execution.executor import Progress
@@ -85,6 +85,7 @@ class SshConnection:
             self._to.flush()
         except BrokenPipeError:
             raise self._ended() from None
+        self._pass_greeting()
         kind, content = self._receive()
         if kind != b"R":
             raise self._ended()
@@ -136,6 +137,15 @@ class SshConnection:
             raise self._ended()
         return kind, content
 
+    def _pass_greeting(self) -> None:
+        """What the login shell printed, if anything: a `.bashrc` may say good morning."""
+        said = b""
+        while not said.endswith(device_agent.MARK):
+            byte = self._from.read(1)
+            if not byte:
+                raise self._ended()
+            said = said[-len(device_agent.MARK) :] + byte
+
     def _ended(self) -> ConnectionEnded:
         try:
             code = self._process.wait(_END_S)
@@ -182,7 +192,10 @@ class _Arriving:
 
 def _unpack(arriving: _Arriving, root: str) -> None:
     with tarfile.open(fileobj=arriving, mode="r|") as archive:  # type: ignore[call-overload]
-        archive.extractall(root, members=_new(archive, root), filter="data")
+        try:
+            archive.extractall(root, members=_new(archive, root), filter="data")
+        except tarfile.FilterError as error:
+            raise ActionFailed(f"an output was made on the device that cannot be taken: {error}") from error
     while arriving.read(device_agent.CHUNK):
         pass
 

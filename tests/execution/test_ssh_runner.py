@@ -122,6 +122,66 @@ def test_its_own_words_are_the_error(device: Bench, sshd: Sshd) -> None:
     assert left_behind(sshd) == []
 
 
+def test_what_the_login_shell_says_is_passed_over(device: Bench, sshd: Sshd) -> None:
+    scripts = [sshd.root / "home" / name for name in (".bashrc", ".profile", ".zshenv")]
+    for script in scripts:
+        script.write_text("echo Good morning; echo 'and \\0 more' >&2\n")
+    try:
+        result = run(device, sshd, "request.outputs['result'].write_text('x')")
+    finally:
+        for script in scripts:
+            script.unlink()
+    assert device.text(result.outputs["out/result"]) == "x"
+
+
+DAEMON = """
+import os, sys, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+with open(sys.argv[1] + ".new", "w") as stream:
+    stream.write(str(os.getpid()))
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+time.sleep(300)
+"""
+
+
+def test_what_leaves_its_session_ends_with_the_call(device: Bench, sshd: Sshd, tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    body = f"""import subprocess
+subprocess.run([sys.executable, '-c', {DAEMON!r}, {str(mark)!r}], start_new_session=True)
+while not os.path.exists({str(mark)!r}):
+    time.sleep(0.01)
+request.outputs['result'].touch()"""
+    run(device, sshd, body)
+    _until(lambda: not Path(f"/proc/{mark.read_text()}").exists())
+
+
+def test_a_link_that_leads_out_of_the_outputs_is_an_error(device: Bench, sshd: Sshd) -> None:
+    body = "request.outputs['model'].mkdir()\nos.symlink('/etc/passwd', request.outputs['model'] / 'a')"
+    with pytest.raises(ActionFailed, match=r"cannot be taken: .*out/model/a.* absolute path"):
+        run(device, sshd, body, model="tree")
+
+
+def test_a_device_without_room(device: Bench, sshd: Sshd) -> None:
+    with pytest.raises(ActionFailed) as caught:
+        run(device, sshd, "raise OSError(28, os.strerror(28))")
+    assert caught.value.hint == f"the disk of the device `{sshd.address}` is full"
+    runs = sshd.root / "home/.cache/modelbuild/runs"
+    runs.rename(runs.with_name("elsewhere"))
+    runs.write_text("a file where its directory should be")
+    try:
+        with pytest.raises(EnvironmentFailure, match="did not finish its call") as told:
+            run(device, sshd, "pass")
+        (note,) = told.value.notes
+        assert "File exists" in note, "one line and no traceback"
+    finally:
+        runs.unlink()
+        runs.with_name("elsewhere").rename(runs)
+
+
 def test_a_signal_there_is_a_signal_here(device: Bench, sshd: Sshd) -> None:
     with pytest.raises(ActionFailed, match="SIGABRT"):
         run(device, sshd, "os.abort()")

@@ -25,13 +25,18 @@ class Report(Rule):
     lock: str
     reads: str = ""
     program: str = ""
+    machine: str = ""
 
     def analyze(self, ctx: Context) -> list[Provider]:
         out = ctx.declare_file("report.txt")
         packages = (("other", Lock(HERE / self.reads, "aarch64-manylinux_2_28")),) if self.reads else ()
         programs = (self.program,) if self.program else ()
-        tool = PythonTool(HERE / "tool.py", lock=Lock(HERE / self.lock), packages=packages, programs=programs)
-        ctx.run(tool=tool, params={}, inputs={}, outputs={"report": out}, mnemonic="Report")
+        lock = Lock(HERE / self.lock, self.machine)
+        tool = PythonTool(HERE / "tool.py", lock=lock, packages=packages, programs=programs)
+        if self.machine:
+            ctx.write(out, "for " + self.machine)
+        else:
+            ctx.run(tool=tool, params={}, inputs={}, outputs={"report": out}, mnemonic="Report")
         return [DefaultInfo((out,)), RunInfo(tool, {}, {})]
 '''
 
@@ -174,6 +179,17 @@ def test_packages_of_another_machine_and_programs_reach_the_tool(workspace: Comm
     workspace.put("toolchains/tiny/device.lock", "native==1.1\n")
     assert "lock of other" not in workspace.run("explain", "//:one").stdout
     assert "native 1.0 -> 1.1" in workspace.run("explain", "//:one").stdout
+
+
+def test_a_tool_for_another_machine_is_not_run_on_this_one(workspace: CommandLine) -> None:
+    workspace.put(
+        "BUILD.models",
+        'load("//toolchains/tiny:rule.py", "report")\n'
+        'report(name = "far", lock = "one.lock", machine = "aarch64-manylinux_2_28")\n',
+    )
+    result = workspace.run("run", "//:far")
+    assert result.exit_code == 2, result.stderr
+    assert "error: the lock of `//:far`'s tool is for another machine and cannot run here\n" in result.stderr
 
 
 def test_an_import_that_the_lock_does_not_have(workspace: CommandLine) -> None:
