@@ -103,8 +103,7 @@ class LlamaCppToolchainInfo(RuntimeToolchainInfo):
         keys = complete_architecture(model.architecture)
         disk = gguf_bytes(keys, _tensor_types(model, self._kind(model, conversion.format)))
         header = gguf_header_bytes(keys)
-        trained = gguf_context_length(keys)
-        context = min(conversion.platform.budget.context_length or trained, trained)
+        context = conversion.platform.budget.context_length or gguf_context_length(keys)
         cells = -(-context // _CELLS) * _CELLS
         return Footprint(
             disk=disk,
