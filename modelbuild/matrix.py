@@ -33,7 +33,7 @@ class CandidateInfo(Provider):
 @dataclass(frozen=True, slots=True)
 class MatrixCell:
     """One artifact for one device. report: JSON of the evidence; None when there is no binary, and `reason`
-    says why.
+    says why. artifact_name, platform_name: what tables show, the label where names are not unique.
     """
 
     artifact: Label
@@ -45,6 +45,8 @@ class MatrixCell:
     report: Artifact | None = None
     reason: str = ""
     notes: tuple[str, ...] = ()
+    artifact_name: str = ""
+    platform_name: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -24,14 +25,33 @@ _MICROSECONDS = 1e6
 
 def open_for_writing(path: str, flag: str) -> TextIO:
     """A file that a flag names. Raises UsageError when it cannot be written, and for `-`: stdout is taken."""
-    if path == "-":
-        raise UsageError(f"`{flag}` takes a file, not `-`", hint=f"`{flag} /dev/stderr` shows it")
+    _refuse_dash(path, flag)
     try:
         return open(path, "w", encoding="utf-8", buffering=1)
     except OSError as error:
-        raise UsageError(
-            f"`{flag} {path}` cannot be written", notes=(error.strerror or str(error),)
-        ) from error
+        raise _not_writable(path, flag, error) from error
+
+
+def check_writable(path: str, flag: str) -> None:
+    """Raises UsageError as open_for_writing would; what is in the file stays."""
+    _refuse_dash(path, flag)
+    existed = os.path.exists(path)
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+        if not existed:
+            os.unlink(path)
+    except OSError as error:
+        raise _not_writable(path, flag, error) from error
+
+
+def _refuse_dash(path: str, flag: str) -> None:
+    if path == "-":
+        raise UsageError(f"`{flag}` takes a file, not `-`", hint=f"`{flag} /dev/stderr` shows it")
+
+
+def _not_writable(path: str, flag: str, error: OSError) -> UsageError:
+    return UsageError(f"`{flag} {path}` cannot be written", notes=(error.strerror or str(error),))
 
 
 @contextmanager

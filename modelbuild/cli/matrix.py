@@ -29,7 +29,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, terminal: Terminal) -> int:
     """Build all cells, going on where one fails; exit code 1: one is broken, 3: one is beyond its bounds."""
-    from modelbuild.cli.event_files import open_for_writing  # noqa: PLC0415
+    from modelbuild.cli.event_files import check_writable, open_for_writing  # noqa: PLC0415
     from modelbuild.cli.matrix_board import MatrixBoard  # noqa: PLC0415
     from modelbuild.cli.matrix_table import document, markdown, plain  # noqa: PLC0415
     from modelbuild.driver.matrix import build_matrix, plan_matrix  # noqa: PLC0415
@@ -38,8 +38,9 @@ def run(args: Namespace, terminal: Terminal) -> int:
         raise UsageError("`--json` and `--markdown` both want stdout")
     invocation = open_invocation(args, terminal)
     request = build_request(args, invocation, "build", [args.target] if args.target else [])
-    page = open_for_writing(args.html, "--html") if args.html else None
     plan = plan_matrix(request, terminal.say)
+    if args.html:
+        check_writable(args.html, "--html")  # Not after an hour; and a page that is there stays until then.
     board = MatrixBoard(plan)
     options = console_options(args, above=board.rows)
     with open_console(terminal, invocation.root, options) as (sink, _):
@@ -49,11 +50,12 @@ def run(args: Namespace, terminal: Terminal) -> int:
             sink(event)  # type: ignore[arg-type]
 
         outcome = build_matrix(request, plan, both)
-    if page is not None:
+    if args.html:
         from modelbuild.cli.matrix_page import page_of  # noqa: PLC0415
 
-        with page:
-            page.write(page_of(outcome))
+        text = page_of(outcome)
+        with open_for_writing(args.html, "--html") as page:
+            page.write(text)
     if args.json:
         terminal.write(json.dumps(document(outcome), indent=2, ensure_ascii=False))
     elif args.markdown:

@@ -53,7 +53,7 @@ class MatrixBoard:
         cell, needed = self.plan.cells[index], self.plan.needed[index]
         state = self._state(index)
         mark, style = _MARKS[state]
-        name = f"{cell.platform.name:<15} {cell.artifact.name:<16} {cell.format or '-':<18} "
+        name = f"{cell.platform_name:<15} {cell.artifact_name:<16} {cell.format or '-':<18} "
         if not needed:
             return [("- ", "dim"), (name, "dim"), (f"impossible: {cell.reason}", "dim")]
         count = f"{len(needed & self.done)}/{len(needed)} "

@@ -4,9 +4,9 @@ document.querySelectorAll('th button').forEach((button, column) => {
     up = !up;
     const body = document.querySelector('tbody');
     const value = (row) => row.cells[column].textContent.trim();
-    const unit = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9 };
+    const unit = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
     const number = (text) => {
-      const found = /^(-?[\d.]+(?:e-?\d+)?)\s*([kMG]?B)?/.exec(text);
+      const found = /^(-?[\d.]+(?:e[+-]?\d+)?)\s*([kMGT]?B)?/.exec(text.replaceAll(',', ''));
       return found ? parseFloat(found[1]) * (unit[found[2]] || 1) : NaN;
     };
     const rows = [...body.rows].sort((a, b) => {
@@ -16,5 +16,7 @@ document.querySelectorAll('th button').forEach((button, column) => {
       return up ? order : -order;
     });
     body.append(...rows);
+    document.querySelectorAll('th').forEach((head) => head.removeAttribute('aria-sort'));
+    button.parentElement.setAttribute('aria-sort', up ? 'ascending' : 'descending');
   });
 });

@@ -48,7 +48,7 @@ def page_of(outcome: MatrixOutcome) -> str:
 {pareto_plot(outcome.rows)}</section>
 <section><h2>Pipeline</h2>
 <p>Targets, and who reads what whom has made. What no device differs in is there once.</p>
-<div class="wide">{draw_pipeline(edges, outcome.label)}</div></section>
+<div class="wide" tabindex="0">{draw_pipeline(edges, outcome.label)}</div></section>
 <section><h2>Lineage</h2><p>From the first data to each artifact.</p>
 <ul class="lineage">{lineages}</ul></section>
 </main>
@@ -79,7 +79,8 @@ def _table(outcome: MatrixOutcome) -> str:
         for name in COLUMNS
     )
     body = "".join(_row(row) for row in outcome.rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
 def _row(row: MatrixRow) -> str:

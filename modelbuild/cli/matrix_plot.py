@@ -12,6 +12,10 @@ from modelbuild.driver.matrix import MatrixRow
 
 _WIDTH, _HEIGHT = 860, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 180, 16, 48
+_CHARACTER, _LINE = 6.5, 13
+"""Width and height of a letter of a label, in the font of the page."""
+_PLACES = [(side, down) for down in (-6, 17, -20, 31, -34, 45) for side in (8, -8)]
+"""Where a label may stand, from the middle of its point: near ones first."""
 _COLORS = ("#0b7285", "#c2410c", "#6d28d9", "#15803d", "#be185d", "#a16207")
 
 
@@ -32,8 +36,8 @@ def points(rows: Sequence[MatrixRow]) -> list[Point]:
     for row in rows:
         quality = (row.report.get("parity") or {}).get("teacher_top1")
         if quality is not None:
-            key = (row.cell.artifact.name, row.cell.format, int(row.report["size_bytes"]), float(quality))
-            found.setdefault(key, []).append(row.cell.platform.name)
+            key = (row.cell.artifact_name, row.cell.format, int(row.report["size_bytes"]), float(quality))
+            found.setdefault(key, []).append(row.cell.platform_name)
     return [Point(*key, tuple(names)) for key, names in found.items()]
 
 
@@ -63,6 +67,8 @@ class _Plot:
         self._low, self._high = math.log10(min(sizes) * 0.8), math.log10(max(sizes) * 1.25)
         worst = min(point.quality for point in found)
         self._floor = max(0.0, math.floor((worst - 0.005) * 50) / 50)
+        around = ((self._x(p.size), self._y(p.quality)) for p in found)
+        self._taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in around]
 
     def lines(self) -> Iterator[str]:
         yield (
@@ -126,8 +132,30 @@ class _Plot:
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}" stroke="{color}" '
                 f'stroke-width="2"><title>{title}</title></circle>'
             )
-            yield f'<text class="dim" x="{x + 8:.1f}" y="{y - 6:.1f}">{escape(point.format)}</text>'
+            yield self._label(x, y, point.format)
         y = _TOP + 18 + 22 * index
         x = _WIDTH - _RIGHT + 24
         yield f'<circle cx="{x}" cy="{y - 4}" r="5" fill="{color}"/>'
         yield f'<text x="{x + 12}" y="{y}">{escape(own[0].artifact)}</text>'
+
+    def _label(self, x: float, y: float, text: str) -> str:
+        """Beside its point, where it covers no other point and no other label, if there is such a place."""
+        boxes = {}
+        for side, down in _PLACES:
+            left = x + side - (_CHARACTER * len(text) if side < 0 else 0)
+            box = (left, y + down - _LINE + 3, left + _CHARACTER * len(text), y + down + 3)
+            inside = box[0] > _LEFT and box[2] < _WIDTH - _RIGHT + 12 and box[1] > 0
+            if inside and not any(_overlap(box, other) for other in self._taken):
+                boxes[side, down] = box
+        side, down = next(iter(boxes), _PLACES[0])
+        self._taken += [boxes[side, down]] if boxes else []
+        anchor = ' text-anchor="end"' if side < 0 else ""
+        return f'<text class="dim" x="{x + side:.1f}" y="{y + down:.1f}"{anchor}>{escape(text)}</text>'
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _overlap(one: _Box, other: _Box) -> bool:
+    """Boxes are left, top, right, bottom."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -28,6 +28,19 @@ COLUMNS = (
     "verdict",
 )
 """Memory is predicted; quality is told against the teacher, parity against the model in torch."""
+_DISPENSABLE = (
+    *(
+        "max error",
+        "KL teacher",
+        "runner",
+        "exact match",
+        "memory",
+        "parity top-1",
+        "top-1 teacher",
+        "latency",
+    ),
+)
+"""Left out of a terminal that is too narrow, in this order."""
 
 
 def cells_of(row: MatrixRow) -> tuple[str, ...]:
@@ -38,8 +51,8 @@ def cells_of(row: MatrixRow) -> tuple[str, ...]:
     footprint = row.cell.footprint
     emulated = report.get("runner") == "qemu-user"
     return (
-        row.cell.platform.name,
-        row.cell.artifact.name,
+        row.cell.platform_name,
+        row.cell.artifact_name,
         row.cell.format or "-",
         units.size(report["size_bytes"]) if report else "-",
         units.size(footprint.ram) if footprint else "-",
@@ -62,21 +75,29 @@ def summary(outcome: MatrixOutcome) -> str:
     told = ", ".join(f"{number} {verdict}" for verdict, number in sorted(counts.items()))
     cells, actions = units.count(len(outcome.rows), "cell"), units.count(outcome.actions, "action")
     return (
-        f"{cells}: {told}. {actions}, of which {outcome.executed:,} ran now, "
+        f"{cells}{': ' if told else ''}{told}. {actions}, of which {outcome.executed:,} ran now, "
         f"in {units.duration(outcome.wall_s)}; "
         f"a script for each device would have run {outcome.separate_actions:,}."
     )
 
 
 def plain(outcome: MatrixOutcome, terminal: Terminal) -> str:
-    """A table with aligned columns; below it the reasons, and what the matrix saved."""
+    """A table with aligned columns; below it the reasons, and what the matrix saved.
+
+    A terminal gets the columns that it has room for; a file or a pipe gets all.
+    """
     rows = [cells_of(row) for row in outcome.rows]
     widths = [max(len(line[i]) for line in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
-    lines = [terminal.paint(_line(COLUMNS, widths), "bold", terminal.out)]
+    left_out = _left_out(widths, terminal.width) if terminal.out.isatty() else ()
+    shown = [index for index, name in enumerate(COLUMNS) if name not in left_out]
+    widths = [widths[index] for index in shown]
+    lines = [terminal.paint(_line([COLUMNS[index] for index in shown], widths), "bold", terminal.out)]
     for row, texts in zip(outcome.rows, rows, strict=True):
-        line = _line(texts[:-1], widths[:-1])
+        line = _line([texts[index] for index in shown[:-1]], widths[:-1])
         lines.append(f"{line}  {terminal.paint(row.verdict, _STYLES[row.verdict], terminal.out)}")
     lines.append("")
+    if left_out:
+        lines.append(f"no room for: {', '.join(left_out)}")
     for reason, names in _reasons(outcome).items():
         lines.append(f"{reason}: {', '.join(names)}")
     if any(row.report.get("runner") == "qemu-user" for row in outcome.rows):
@@ -122,12 +143,22 @@ def _cell(row: MatrixRow) -> dict[str, Any]:
     }
 
 
+def _left_out(widths: Sequence[int], limit: int) -> Sequence[str]:
+    """The columns that have to go for lines of at most `limit` characters."""
+    size = dict(zip(COLUMNS, widths, strict=True))
+    too_much = sum(widths) + 2 * (len(widths) - 1) - limit
+    for count in range(len(_DISPENSABLE) + 1):
+        if sum(size[name] + 2 for name in _DISPENSABLE[:count]) >= too_much:
+            return _DISPENSABLE[:count]
+    return _DISPENSABLE
+
+
 def _reasons(outcome: MatrixOutcome) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for row in outcome.rows:
         if row.reason:
             found.setdefault(f"{row.verdict}: {row.reason}", []).append(
-                f"{row.cell.platform.name}: {row.cell.artifact.name}"
+                f"{row.cell.platform_name}: {row.cell.artifact_name}"
             )
     return found
 

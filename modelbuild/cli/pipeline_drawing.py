@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from modelbuild.label import Label
+from modelbuild.label import Label, parse_label
 
 _COLUMN, _ROW, _BOX_WIDTH, _BOX_HEIGHT, _MARGIN = 210, 44, 170, 28, 12
 _CHARACTERS = 24
@@ -40,11 +41,12 @@ def draw_pipeline(edges: Sequence[tuple[str, str]], last: Label) -> str:
         x1, y1, y2 = x1 + _BOX_WIDTH, y1 + _BOX_HEIGHT / 2, y2 + _BOX_HEIGHT / 2
         bend = (x1 + x2) / 2
         parts.append(f'<path class="edge" d="M{x1},{y1} C{bend},{y1} {bend},{y2} {x2},{y2}"/>')
+    often = Counter(parse_label(label).name for label in places)
     for label, (x, y) in places.items():
         parts.append(
             f'<g><title>{escape(label)}</title><rect class="box" x="{x}" y="{y}" width="{_BOX_WIDTH}" '
             f'height="{_BOX_HEIGHT}" rx="5"/>'
-            f'<text x="{x + 10}" y="{y + 18}">{escape(_short(label))}</text></g>'
+            f'<text x="{x + 10}" y="{y + 18}">{escape(_short(label, often))}</text></g>'
         )
     return "\n".join([*parts, "</svg>"])
 
@@ -61,6 +63,10 @@ def lineage(edges: Sequence[tuple[str, str]], artifact: str) -> list[str]:
     return path
 
 
-def _short(label: str) -> str:
-    name = label.rpartition(":")[2]
+def _short(label: str, often: Mapping[str, int]) -> str:
+    """Its name; with the last part of its package where another target is called so, too."""
+    known = parse_label(label)
+    name = known.name
+    if often[name] > 1 and known.package:
+        name = f"{known.package.rpartition('/')[2]}:{name}"
     return name if len(name) <= _CHARACTERS else f"{name[: _CHARACTERS - 1]}…"

@@ -83,11 +83,14 @@ def plan_matrix(request: BuildRequest, tell: Callable[[str], None]) -> MatrixPla
 def build_matrix(request: BuildRequest, plan: MatrixPlan, sink: EventSink) -> MatrixOutcome:
     """Build all cells. The exit code is 1 when one is broken, 3 when one is beyond its bounds, else 0."""
     failed: dict[int, str] = {}
+    done: set[int] = set()
     finished: list[BuildFinished] = []
 
     def observe(event: Event) -> None:
         if isinstance(event, ActionFinished) and event.result == "failed":
             failed[event.action] = event.error
+        elif isinstance(event, ActionFinished):
+            done.add(event.action)
         elif isinstance(event, BuildFinished):
             finished.append(event)
         sink(event)
@@ -95,7 +98,8 @@ def build_matrix(request: BuildRequest, plan: MatrixPlan, sink: EventSink) -> Ma
     # How toolchains were chosen has been told.
     outcome = build(replace(request, keep_going=True, detailed=True, toolchain_debug=False), observe)
     rows = tuple(
-        _row(request.root, cell, needed, failed) for cell, needed in zip(plan.cells, plan.needed, strict=True)
+        _row(request.root, cell, needed, done, failed)
+        for cell, needed in zip(plan.cells, plan.needed, strict=True)
     )
     exit_code = outcome.exit_code
     if exit_code in (ExitCode.OK, ExitCode.ACTION_FAILED):
@@ -140,16 +144,20 @@ def _closures(graph: ActionGraph) -> list[frozenset[int]]:
     return closures
 
 
-def _row(root: Path, cell: MatrixCell, needed: frozenset[int], failed: Mapping[int, str]) -> MatrixRow:
+def _row(
+    root: Path, cell: MatrixCell, needed: frozenset[int], done: set[int], failed: Mapping[int, str]
+) -> MatrixRow:
     if cell.report is None:
         return MatrixRow(cell, "impossible", cell.reason)
     errors = [failed[index] for index in sorted(needed) if index in failed]
     if errors:
         return MatrixRow(cell, "broken", _first_line(errors[0]))
+    if not needed <= done:  # A report may be there all the same: of an earlier build.
+        return MatrixRow(cell, "broken", "the build ended before it was made")
     try:
         report = json.loads((root / str(cell.report)).read_text())
-    except (OSError, ValueError):
-        return MatrixRow(cell, "broken", "the build ended before it was made")
+    except (OSError, ValueError) as error:
+        return MatrixRow(cell, "broken", f"its report cannot be read: {error}")
     return MatrixRow(cell, report["verdict"], report["reason"], report)
 
 

@@ -76,6 +76,8 @@ def _explain(
         return f"attribute {shown} must be {expected}, not {value}", hint
     if kind in _EXPECTED:
         return f"attribute {shown} must be {_EXPECTED[kind]}, not {value}", None
+    if kind == "too_short":
+        return f"attribute {shown} must name at least {detail['ctx']['min_length']}", None
     message = str(detail["msg"])
     if kind in {"value_error", "assertion_error"}:
         message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")

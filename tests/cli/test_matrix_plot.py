@@ -12,7 +12,8 @@ from modelbuild.matrix import MatrixCell
 
 
 def row(platform: str, size: int, quality: float, format_: str = "f") -> MatrixRow:
-    cell = MatrixCell(parse_label("//a:model"), parse_label(f"//p:{platform}"), format_)
+    labels = parse_label("//a:model"), parse_label(f"//p:{platform}")
+    cell = MatrixCell(*labels, format_, artifact_name="model", platform_name=platform)
     return MatrixRow(cell, "pass", "", {"size_bytes": size, "parity": {"teacher_top1": quality}})
 
 
@@ -34,6 +35,16 @@ def test_the_plot_is_xml_with_a_title_for_each_point() -> None:
     assert titles == ["model, f: 10 B, 90.00% on one", "model, <odd>: 10.0 kB, 100.00% on two"]
 
 
+def test_labels_of_points_that_lie_close_do_not_cover_each_other() -> None:
+    close = [row("one", 1000 + 20 * n, 0.9 + n / 1e4, f"format:{n}") for n in range(5)]
+    svg = ET.fromstring(pareto_plot([*close, row("far", 40_000, 0.99, "a-long-format:at-the-edge")]))
+    labels = [each for each in svg.iter() if each.tag.endswith("text") and ":" in (each.text or "")][1:]
+    assert len(labels) == 6
+    heights = [float(each.attrib["y"]) for each in labels]
+    assert len({round(height) for height in heights[:5]}) > 2
+    assert labels[-1].attrib["text-anchor"] == "end", "it would run into the legend"
+
+
 def test_nothing_that_was_run_is_told() -> None:
     assert "Nothing was run" in pareto_plot([MatrixRow(row("one", 1, 1).cell, "impossible", "no")])
 
@@ -48,6 +59,15 @@ def test_the_pipeline_shows_what_the_last_target_rests_on() -> None:
     assert (
         len([each for each in svg.iter() if each.tag.endswith("path")]) == 2
     )  # What is implied is left out.
+
+
+def test_targets_of_the_same_name_are_told_apart() -> None:
+    svg = draw_pipeline([("//a:data", "//b:data"), ("//b:data", "//b:model")], parse_label("//b:model"))
+    assert [part.partition("</text>")[0].rpartition(">")[2] for part in svg.split("<g>")[1:]] == [
+        "a:data",
+        "b:data",
+        "model",
+    ]
 
 
 def test_lineage_starts_with_the_data() -> None:

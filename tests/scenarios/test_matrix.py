@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -106,7 +108,7 @@ artifact_matrix(
     exclude = [{"artifact": ":bad", "platform": ":small"}],
 )
 
-artifact_matrix(name = "fine", artifacts = [":one"], platforms = [":big"], formats = ["toy:a", "toy:none"])
+artifact_matrix(name = "fine", artifacts = [":one"], platforms = [":big"], formats = ["toy:none", "toy:a", "toy:unheard"])
 """
 
 
@@ -144,7 +146,11 @@ def test_every_cell_has_a_verdict_and_a_reason(matrix: CommandLine) -> None:
 
 def test_formats_make_a_cell_each_and_a_second_run_runs_nothing(matrix: CommandLine) -> None:
     first = json.loads(matrix.run("matrix", "//toolchains:fine", "--json").stdout)
-    assert [(cell["format"], cell["verdict"]) for cell in first["cells"]] == [("toy:a", "unverified")]
+    assert [(cell["format"], cell["verdict"], cell["reason"]) for cell in first["cells"]] == [
+        ("toy:a", "unverified", "nothing is measured: it has no probes"),
+        ("toy:none", "impossible", "it takes no such thing"),
+        ("toy:unheard", "impossible", "no toolchain of `//toolchains:big` makes `toy:unheard`"),
+    ]
     again = matrix.run("matrix", "//toolchains:fine", "--json")
     assert json.loads(again.stdout)["executed"] == 0
     assert again.exit_code == 0
@@ -179,3 +185,100 @@ def test_what_is_no_matrix_is_refused(matrix: CommandLine) -> None:
     done = matrix.run("matrix", "//toolchains:release")
     assert done.exit_code == 2
     assert "`exclude` has an entry that excludes nothing" in done.stderr
+
+
+SAME_NAMES = """
+load("//toolchains:rule.py", "weights")
+
+package(default_visibility = ["//visibility:public"])
+
+weights(name = "thin", size = 100)
+platform(name = "big", constraint_values = ["@platforms//os:linux", "@platforms//cpu:riscv64"], not_run = "far away")
+alias(name = "large", actual = ":big")
+
+artifact_matrix(
+    name = "both",
+    artifacts = [":thin", "//toolchains:thin"],
+    platforms = [":large", "//toolchains:big"],
+    exclude = [
+        {"artifact": "//toolchains:thin", "platform": ":large"},
+        {"platform": ":large", "format": "toy:n*"},
+    ],
+    formats = ["toy:a", "toy:none"],
+)
+
+artifact_matrix(
+    name = "all_excluded",
+    artifacts = [":thin"],
+    platforms = [":big"],
+    exclude = [{"platform": "//p:big"}, {"artifact": ":thin"}],
+)
+"""
+
+
+def test_artifacts_and_devices_of_the_same_name_are_told_apart(matrix: CommandLine) -> None:
+    matrix.put("p/BUILD.models", SAME_NAMES)
+    done = matrix.run("matrix", "//p:both", "--json")
+    assert done.exit_code == 0, done.stderr
+    cells = {(c["artifact"], c["platform"], c["format"]): c for c in json.loads(done.stdout)["cells"]}
+    assert set(cells) == {
+        ("//p:thin", "//p:big", "toy:a"),
+        ("//p:thin", "//toolchains:big", "toy:a"),
+        ("//p:thin", "//toolchains:big", "toy:none"),
+        ("//toolchains:thin", "//toolchains:big", "toy:a"),
+        ("//toolchains:thin", "//toolchains:big", "toy:none"),
+    }
+    binaries = {cell["binary"] for cell in cells.values() if cell["binary"]}
+    assert len(binaries) == 3
+    assert all((matrix.root / path).is_file() for path in binaries)
+    table = matrix.run("matrix", "//p:both").stdout
+    assert re.search(r"^//toolchains:big +//p:thin +toy:a ", table, re.MULTILINE), table
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "platforms", "message"),
+    [
+        ('[":thin"]', '[":big", ":large"]', "`platforms` names a platform twice"),
+        ('[":thin"]', "[]", "attribute `platforms` must name at least 1"),
+        ("[]", '[":big"]', "attribute `artifacts` must name at least 1"),
+    ],
+)
+def test_a_matrix_that_makes_no_sense_is_refused(
+    matrix: CommandLine, artifacts: str, platforms: str, message: str
+) -> None:
+    declared = f"artifact_matrix(name = 'm', artifacts = {artifacts}, platforms = {platforms})\n"
+    matrix.put("p/BUILD.models", SAME_NAMES + declared)
+    done = matrix.run("matrix", "//p:m")
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_a_matrix_may_exclude_everything(matrix: CommandLine) -> None:
+    matrix.put("p/BUILD.models", SAME_NAMES)
+    done = matrix.run("matrix", "//p:all_excluded")
+    assert done.exit_code == 0
+    assert "0 cells. 0 actions" in done.stdout
+
+
+def test_what_was_measured_of_an_earlier_build_is_not_shown_for_this_one(
+    matrix: CommandLine, tmp_path: Path
+) -> None:
+    assert "unverified" in matrix.run("matrix", "//toolchains:fine").stdout
+    page = tmp_path / "page.html"
+    page.write_text("the page of the earlier build")
+    assert matrix.run("matrix", "//toolchains:nowhere", "--html", str(page)).exit_code == 2
+    assert page.read_text() == "the page of the earlier build"
+    mark = tmp_path / "started"
+    slow = CONVERT.replace(
+        "    text =", f"    open({str(mark)!r}, 'w').close()\n    __import__('time').sleep(300)\n    text ="
+    )
+    matrix.put("toolchains/convert_tool.py", slow)
+    running = matrix.start("matrix", "//toolchains:fine", "--json")
+    while not mark.exists():
+        assert running.poll() is None, running.communicate()
+    os.kill(running.pid, signal.SIGINT)
+    stdout, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    cell = json.loads(stdout)["cells"][0]
+    assert (cell["verdict"], cell["reason"]) == ("broken", "the build ended before it was made")
+    assert cell["report"] is None

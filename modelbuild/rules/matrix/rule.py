@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
@@ -21,6 +22,7 @@ from modelbuild.api import (
     DeviceBinaryInfo,
     DeviceRunInfo,
     Footprint,
+    Label,
     ModelInfo,
     PlatformInfo,
     Provider,
@@ -38,10 +40,9 @@ _EXCLUDABLE = ("artifact", "platform", "format")
 class ArtifactMatrix(Rule):
     """Every artifact for every platform: made, sized, run where it can be run, and compared.
 
-    A cell is an artifact, a platform and a format: each of `formats` that can be had there, or, without
-    `formats`, the first one that the artifact names and the platform's toolchains make. An artifact that
-    cannot be had on a platform is a cell with the reason. `modelbuild matrix` builds all cells, goes on where
-    one fails, and shows the table.
+    A cell is an artifact, a platform and a format: each of `formats`, or, without `formats`, the first one
+    that the artifact names and the platform's toolchains make. What cannot be had is a cell with the reason.
+    `modelbuild matrix` builds all cells, goes on where one fails, and shows the table.
 
         artifact_matrix(
             name = "release",
@@ -54,12 +55,12 @@ class ArtifactMatrix(Rule):
     platform_attribute: ClassVar[str] = "platforms"
     split_attributes: ClassVar[frozenset[str]] = frozenset({"artifacts"})
 
-    artifacts: list[Dep[ModelInfo]]
+    artifacts: list[Dep[ModelInfo]] = Field(min_length=1)
     """Models, or `release_candidate`s, which are measured as well."""
-    platforms: list[Dep[PlatformInfo]]
+    platforms: list[Dep[PlatformInfo]] = Field(min_length=1)
     """The devices."""
     formats: list[str] = []
-    """One cell for each of these that can be had; empty: one cell, in the best format."""
+    """One cell for each of these; empty: one cell, in the best format that can be had."""
     exclude: list[dict[str, str]] = []
     """Cells to leave out: each entry names an `artifact`, a `platform`, a `format`, or several of them. A
     format may hold `*`; an entry that excludes nothing is an error."""
@@ -75,14 +76,16 @@ class ArtifactMatrix(Rule):
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Declare all cells."""
-        if not self.artifacts or not self.platforms:
-            ctx.fail("a matrix needs at least one artifact and one platform")
+        platforms = {each.info.label: each for each in self.platforms}
+        if len(platforms) < len(self.platforms):
+            ctx.fail("`platforms` names a platform twice, by its name and by an alias")
         exclusions = [_Exclusion(ctx, entry) for entry in self.exclude]
+        names = _Names([each.label for each in self.artifacts], list(platforms))
         cells = [
-            cell
+            names.put_on(cell)
             for artifact in self.artifacts
             for platform in self.platforms
-            for cell in self._cells(ctx, artifact, platform.info, exclusions)
+            for cell in self._cells(ctx, artifact, platform, exclusions, names)
         ]
         for exclusion in exclusions:
             if not exclusion.used:
@@ -92,24 +95,30 @@ class ArtifactMatrix(Rule):
         return [DefaultInfo((*binaries, *reports)), MatrixInfo(tuple(cells))]
 
     def _cells(
-        self, ctx: Context, artifact: Dep[ModelInfo], platform: PlatformInfo, exclusions: list[_Exclusion]
+        self,
+        ctx: Context,
+        artifact: Dep[ModelInfo],
+        on: Dep[PlatformInfo],
+        exclusions: Sequence[_Exclusion],
+        names: _Names,
     ) -> Iterator[MatrixCell]:
-        label = artifact.label
+        """The cells of one artifact on one platform: those that can be made, then those that cannot."""
+        label, platform = artifact.label, on.info
         under = ctx.under(artifact, platform)
+        devices = {on.label, platform.label}
         if isinstance(under, str):
-            yield MatrixCell(label, platform.label, reason=under)
+            if not [each for each in exclusions if each.matches({label}, devices, AUTO)]:
+                yield MatrixCell(label, platform.label, reason=under)
             return
         model = under.providers[ModelInfo]
         assert isinstance(model, ModelInfo)
         candidate = under.providers.get(CandidateInfo)
         if not isinstance(candidate, CandidateInfo):
             candidate = CandidateInfo(label, model)
-        found = False
+        made = False
         refused: dict[str, NoChoice] = {}
-        for format_ in self.formats or candidate.formats or [AUTO]:
-            excluded = [each for each in exclusions if each.matches(label, platform.label, format_)]
-            if excluded:
-                excluded[0].used = found = True
+        for format_ in dict.fromkeys(self.formats or candidate.formats or [AUTO]):
+            if [each for each in exclusions if each.matches({label, under.label}, devices, format_)]:
                 continue
             asked = Conversion(
                 model,
@@ -122,31 +131,30 @@ class ArtifactMatrix(Rule):
             if isinstance(choice, NoChoice):
                 refused[format_] = choice
                 continue
-            found = True
+            made = True
             # A better format that could not be had: the reader of the table wants to know why.
             passed_over = tuple(
                 f"{name}: {each.reason}" for name, each in refused.items() if not each.unknown
             )
-            yield replace(self._cell(ctx, candidate, platform, choice), notes=passed_over)
+            folder = names.folder(label, platform.label, choice.format)
+            yield replace(self._cell(ctx, label, candidate, platform, choice, folder), notes=passed_over)
             if not self.formats:
                 return
-        if not found:
-            told = [each.reason for each in refused.values() if not each.unknown]
-            nothing = f"no toolchain of `{platform.label}` makes {', '.join(f'`{each}`' for each in refused)}"
-            reasons = list(dict.fromkeys(told)) or [nothing]
-            notes = tuple(
-                f"{format_}: {note}"
-                for format_, each in refused.items()
-                for note in (each.reason, *each.notes)
-            )
-            yield MatrixCell(label, platform.label, reason="; ".join(reasons), notes=notes)
+        if self.formats and (made or len({each.reason for each in refused.values()}) > 1):
+            for format_, each in refused.items():
+                yield MatrixCell(label, platform.label, format_, reason=each.reason, notes=_told(each))
+        elif refused:
+            yield _impossible(label, platform, refused)
 
     def _cell(
-        self, ctx: Context, candidate: CandidateInfo, platform: PlatformInfo, choice: Choice
+        self,
+        ctx: Context,
+        label: Label,
+        candidate: CandidateInfo,
+        platform: PlatformInfo,
+        choice: Choice,
+        folder: str,
     ) -> MatrixCell:
-        folder = (
-            f"{platform.label.name}/{candidate.label.name}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', choice.format)}/"
-        )
         conversion = replace(choice.conversion, prefix=folder)
         binary = choice.toolchain.convert(ctx, conversion)
         execution: Execution | None = None
@@ -163,7 +171,7 @@ class ArtifactMatrix(Rule):
             )
         report = _declare_report(ctx, candidate, platform, choice, binary, execution, parity, not_run, folder)
         return MatrixCell(
-            candidate.label,
+            label,
             platform.label,
             choice.format,
             choice.declared_by,
@@ -171,6 +179,47 @@ class ArtifactMatrix(Rule):
             binary.binary,
             report,
         )
+
+
+class _Names:
+    """What cells are called: by the names of artifact and platform, or their labels where two are alike."""
+
+    def __init__(self, artifacts: Sequence[Label], platforms: Sequence[Label]) -> None:
+        self._artifacts = _unique(artifacts)
+        self._platforms = _unique(platforms)
+
+    def put_on(self, cell: MatrixCell) -> MatrixCell:
+        """The cell with its names."""
+        return replace(
+            cell,
+            artifact_name=self._artifacts[cell.artifact],
+            platform_name=self._platforms[cell.platform],
+        )
+
+    def folder(self, artifact: Label, platform: Label, format_: str) -> str:
+        """Where the outputs of a cell lie, `drone/pilot/gguf-Q4_0/`."""
+        parts = (self._platforms[platform], self._artifacts[artifact], format_)
+        return "".join(f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', part).strip('-')}/" for part in parts)
+
+
+def _unique(labels: Sequence[Label]) -> dict[Label, str]:
+    often = Counter(label.name for label in labels)
+    return {label: label.name if often[label.name] == 1 else str(label) for label in labels}
+
+
+def _impossible(label: Label, platform: PlatformInfo, refused: Mapping[str, NoChoice]) -> MatrixCell:
+    """One cell for an artifact that can be had in none of its formats."""
+    told = [each.reason for each in refused.values() if not each.unknown]
+    nothing = f"no toolchain of `{platform.label}` makes {', '.join(f'`{each}`' for each in refused)}"
+    reasons = list(dict.fromkeys(told)) or [nothing]
+    notes = tuple(
+        f"{format_}: {note}" for format_, each in refused.items() for note in (each.reason, *_told(each))
+    )
+    return MatrixCell(label, platform.label, reason="; ".join(reasons), notes=notes)
+
+
+def _told(refusal: NoChoice) -> tuple[str, ...]:
+    return (*refusal.notes, refusal.hint) if refusal.hint else refusal.notes
 
 
 def _declare_report(
@@ -235,10 +284,12 @@ class _Exclusion:
         }
         self._format = entry.get("format", "*")
 
-    def matches(self, artifact: Any, platform: Any, format_: str) -> bool:
-        """Whether the cell is left out."""
-        return (
-            self._labels.get("artifact", artifact) == artifact
-            and self._labels.get("platform", platform) == platform
+    def matches(self, artifact: set[Label], platform: set[Label], format_: str) -> bool:
+        """Whether the cell is left out. artifact, platform: as they are written and as they are meant."""
+        found = (
+            ("artifact" not in self._labels or self._labels["artifact"] in artifact)
+            and ("platform" not in self._labels or self._labels["platform"] in platform)
             and fnmatchcase(format_, self._format)
         )
+        self.used |= found
+        return found

@@ -193,7 +193,9 @@ def test_memory_is_weights_and_cache_and_library() -> None:
     )
     unstated = toolchain().footprint(Conversion(model(), "gguf:Q4_K_M", platform("aarch64")))
     assert small.kv_cache == 2 * 4 * 256 * 128 * 2  # 256 cells, the least; keys and values, layers, F16.
-    assert large.kv_cache == 2 * 4 * 131_072 * 128 * 2  # What the platform asks for, whatever the model knows.
+    assert (
+        large.kv_cache == 2 * 4 * 131_072 * 128 * 2
+    )  # What the platform asks for, whatever the model knows.
     assert unstated.kv_cache == 2 * 4 * 2048 * 128 * 2  # As many as the model was made for.
     assert small.weights == large.weights
     assert 16 << 20 < small.runtime < large.runtime
