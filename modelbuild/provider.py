@@ -33,10 +33,15 @@ class DefaultInfo(Provider):
 
 @dataclass(frozen=True)
 class TokenizerInfo(Provider):
-    """A tokenizer: a tree that holds `tokenizer.json` and `tokenizer_config.json`."""
+    """A tokenizer: a tree that holds `tokenizer.json` and `tokenizer_config.json`.
+
+    vocab_size: what a model's `vocab_size` is to be. exact: whether that is the number of its tokens; else it
+    came with a model that has more rows, and how many tokens there are is not known before it is read.
+    """
 
     directory: Artifact
     vocab_size: int
+    exact: bool = True
 
 
 @dataclass(frozen=True)

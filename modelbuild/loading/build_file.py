@@ -13,11 +13,14 @@ import starlark as engine
 from modelbuild.errors import LoadError
 from modelbuild.label import Label, parse_label
 from modelbuild.loading.globs import PackageFiles
+from modelbuild.loading.json_file import read_json
 from modelbuild.loading.source_file import BUILD_FILE, read_source, str_path
 from modelbuild.loading.starlark import Interpreter, RuleCall, make_select, opaque
 
 RECORDED_FUNCTIONS = ("exports_files", "licenses", "package", "package_group")
 """Functions of a BUILD file that are recorded in order, like rule calls."""
+JSON_SYMBOL = "value"
+"""What `load` finds in a .json file; the word is Buck2's."""
 
 
 @dataclass(slots=True)
@@ -33,7 +36,7 @@ class Declarations:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A loaded .bzl file, and the files and directory listings that it rests on."""
+    """A loaded .bzl or .json file, and the files and directory listings that it rests on."""
 
     module: engine.FrozenModule
     files: frozenset[str]
@@ -42,7 +45,7 @@ class Extension:
 
 
 class BuildFileEvaluator:
-    """Evaluates BUILD files of one workspace; .bzl files are evaluated once.
+    """Evaluates BUILD files of one workspace; .bzl and .json files are read once.
 
     root_of: repository name -> absolute directory. skip: absolute directories that no glob enters.
     announce: told the file that is being evaluated, so that its name survives this process.
@@ -101,6 +104,12 @@ class BuildFileEvaluator:
             if label.name.endswith(".py"):
                 self._current.rule_files.setdefault(str(label), set()).update(symbols)
                 return self._interpreter.rule_file(str(label), symbols)
+            others = [symbol for symbol in symbols if symbol != JSON_SYMBOL]
+            if label.name.endswith(".json") and others:
+                raise LoadError(
+                    f"`{label}` has no `{others[0]}`: a .json file has one name, `{JSON_SYMBOL}`",
+                    hint=f'write `load("{text}", {others[0]} = "{JSON_SYMBOL}")`',
+                )
             extension = self._extension(label)
             self._current.files |= extension.files
             self._current.directories |= extension.directories
@@ -117,8 +126,8 @@ class BuildFileEvaluator:
                 hint="write `//package:file.bzl`, or `:file.bzl` for a file of the same package",
             )
         label = parse_label(text, importer.package, importer.repository)
-        if not label.name.endswith((".bzl", ".py")):
-            raise LoadError(f"`{text}` is neither a .bzl file nor a rule file (.py)")
+        if not label.name.endswith((".bzl", ".json", ".py")):
+            raise LoadError(f"`{text}` is neither a .bzl file, a .json file nor a rule file (.py)")
         return label
 
     def _extension(self, label: Label) -> Extension:
@@ -139,7 +148,10 @@ class BuildFileEvaluator:
             self._check_boundary(label)
             source = read_source(path, str_path(label), "file")
             self._announce(str_path(label))
-            module = self._interpreter.extension(str_path(label), source, self._loader(label))
+            if label.name.endswith(".json"):
+                module = self._interpreter.constant(JSON_SYMBOL, read_json(source, str_path(label)))
+            else:
+                module = self._interpreter.extension(str_path(label), source, self._loader(label))
             outer.messages += self._current.messages
             rule_files = tuple((f, tuple(sorted(n))) for f, n in self._current.rule_files.items())
             extension = Extension(
@@ -152,7 +164,7 @@ class BuildFileEvaluator:
         return extension
 
     def _check_boundary(self, label: Label) -> None:
-        """A .bzl file is named through its own package, which must exist, as in Bazel."""
+        """A loaded file is named through its own package, which must exist, as in Bazel."""
         root = self._root_of(label.repository)
         build_file = os.path.join(root, label.package, BUILD_FILE)
         self._current.files.add(build_file)

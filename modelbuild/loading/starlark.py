@@ -108,6 +108,12 @@ class Interpreter:
         """Evaluate a .bzl file. Raises LoadError."""
         return self._evaluate(path, source, self._bzl_dialect, self._bzl_names, load).freeze()
 
+    def constant(self, name: str, value: Any) -> engine.FrozenModule:
+        """A module with one name for plain data."""
+        module = engine.Module()
+        module[name] = value
+        return module.freeze()
+
     def rule_file(self, file_label: str, symbols: Sequence[str]) -> engine.FrozenModule:
         """A module whose functions record calls of the rule classes of a Python file."""
         source = "".join(_recorder(s, f"{file_label}%{s}") for s in symbols if s.isidentifier())

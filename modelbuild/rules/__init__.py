@@ -21,6 +21,7 @@ BUILTIN_RULES: dict[str, str] = {
     "onnx": "modelbuild.rules.onnx.rule:Onnx",
     "parity_test": "modelbuild.rules.device.parity:ParityTest",
     "platform": "modelbuild.rules.native.platform:Platform",
+    "pretrained": "modelbuild.rules.pretrained.rule:Pretrained",
     "probes": "modelbuild.rules.device.rule:Probes",
     "prune": "modelbuild.rules.prune.rule:Prune",
     "python_stdlib": "modelbuild.rules.python_stdlib.rule:PythonStdlib",

@@ -195,6 +195,30 @@ def test_facts_name_all_that_the_answer_rested_on(tree: Tree) -> None:
     assert str(tree.root / "other") in everywhere
 
 
+def test_a_json_file_is_loaded_as_the_data_in_it_and_is_a_fact(tree: Tree) -> None:
+    tree.write(
+        "lib/m.bzl",
+        "load('//:d/c.json', data = 'value')\ndef m(name):\n    native.filegroup(name = name, tags = data['tags'])\n",
+    )
+    tree.write("lib/BUILD.models")
+    tree.write(
+        "BUILD.models",
+        "load(':d/c.json', config = 'value')\nload('//lib:m.bzl', 'm')\nm('x')\n"
+        "filegroup(name = 'y', tags = [str(config | {'more': None})])\n",
+    )
+    tree.write(
+        "d/c.json", '{"tags": ["a"], "eps": 1e-06, "deep": {"on": true, "off": null}, "theta": 1000000.0}'
+    )
+    graph = tree.load("//:x", "//:y")
+    assert graph.targets[parse_label("//:x")].attributes["tags"] == ["a"]
+    shown = graph.targets[parse_label("//:y")].attributes["tags"][0]
+    assert shown == (
+        '{"tags": ["a"], "eps": 1e-06, "deep": {"on": True, "off": None}, "theta": 1e+06, "more": None}'
+    )
+    relative = [os.path.relpath(path, tree.root) for path in graph.facts.files]
+    assert relative == ["BUILD.models", "d/c.json", "lib/BUILD.models", "lib/m.bzl", "modelbuild.toml"]
+
+
 def test_a_chain_of_thousands_of_targets_does_not_recurse(tree: Tree) -> None:
     lines = [GROUP.format(f"t{i}", f"[':t{i + 1}']") for i in range(2000)]
     tree.write("BUILD.models", "".join(lines) + "filegroup(name = 't2000')\n")
