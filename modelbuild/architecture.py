@@ -12,6 +12,7 @@ from math import prod
 from typing import Any, Literal
 
 from modelbuild.errors import AnalysisError
+from modelbuild.toolkit.attention_window import attention_window as of_config
 
 Role = Literal["embedding", "output", "matrix", "vector"]
 
@@ -131,18 +132,7 @@ def kv_cache_bytes(architecture: Mapping[str, Any], context_length: int, bytes_p
 
 def attention_window(architecture: Mapping[str, Any]) -> int:
     """Tokens that a token attends to, its own included, in the layers that look back least; 0: all."""
-    keys, kind = architecture, _model_type(architecture)
-    window = keys.get("sliding_window", 4096)
-    if kind == "mistral":
-        return int(window or 0)
-    if kind not in ("qwen2", "qwen3") or not keys.get("use_sliding_window") or not window:
-        return 0
-    layers = complete_architecture(keys)["num_hidden_layers"]
-    kinds = keys.get("layer_types") or [
-        "sliding_attention" if layer >= keys.get("max_window_layers", 28) else "full_attention"
-        for layer in range(layers)
-    ]
-    return int(window) if "sliding_attention" in kinds else 0
+    return of_config(complete_architecture(architecture))
 
 
 def _model_type(architecture: Mapping[str, Any]) -> str:

@@ -41,6 +41,7 @@ def stored_tensors(model: ModelInfo) -> tuple[tuple[StoredTensor, ...], ...]:
         dtype = _STORED[model.dtype]
         return (tuple(StoredTensor(t.name, dtype, t.shape) for t in tensors),)
     keys = complete_architecture(model.architecture)
+    floats = _STORED[model.quantization.get("floats", "float32")]
     is_text = "vocab_size" in keys
     rounded = is_text and model.quantization.get("embeddings", "rtn") == "rtn"
     stored: list[StoredTensor] = []
@@ -49,7 +50,8 @@ def stored_tensors(model: ModelInfo) -> tuple[tuple[StoredTensor, ...], ...]:
         if tensor.role == "matrix" or (tensor.role == "output" and (rounded or not is_text)):
             stored += _packed(tensor, model)
         else:
-            stored.append(StoredTensor(tensor.name, "F32", tensor.shape))
+            written = rounded and tensor.role == "embedding"  # Its values on the grid.
+            stored.append(StoredTensor(tensor.name, "F32" if written else floats, tensor.shape))
         if rounded and tensor.role == "embedding":
             if keys["tie_word_embeddings"]:
                 stored += _packed(WeightTensor("lm_head.weight", tensor.shape, "output"), model)

@@ -64,7 +64,8 @@ class ModelInfo(Provider):
     architecture: Hugging Face config keys, as far as they are known before the model is built.
     dtype: of the stored weights: `float32`, `float16`, `int8`, `int4`.
     format: `safetensors`, or for packed integer weights `compressed-tensors` or `gptq` (AutoGPTQ's).
-    quantization: scheme, bits, group_size, symmetric; empty for a floating-point model.
+    quantization: scheme, bits, group_size, symmetric; `floats`, the type of what is not packed, where that is
+    not float32; empty for a floating-point model.
     parent: the target this one was distilled, pruned or quantized from.
     """
 

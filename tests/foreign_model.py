@@ -117,7 +117,9 @@ class Brought:
     tokenizer: Path
 
 
-def bring_in(folder: Path, directory: Path, files: dict[Artifact, Path] | None = None, **attributes: Any) -> Brought:
+def bring_in(
+    folder: Path, directory: Path, files: dict[Artifact, Path] | None = None, **attributes: Any
+) -> Brought:
     """Run what `pretrained` declares for a folder; by default its architecture is all of config.json."""
     runner, known = RuleRunner(), files if files is not None else {}
     labels = []

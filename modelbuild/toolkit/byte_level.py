@@ -91,6 +91,12 @@ def added_around(data: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, .
     return tuple(before), tuple(behind)
 
 
+def token_numbers(data: Mapping[str, Any]) -> dict[str, int]:
+    """Token -> its number, those that were added to the vocabulary among them."""
+    found: dict[str, int] = dict(data["model"]["vocab"])
+    return found | {added["content"]: added["id"] for added in data.get("added_tokens", ())}
+
+
 def byte_characters() -> frozenset[str]:
     """The characters that stand for the 256 bytes: itself for what prints, else one from U+0100 on."""
     printing = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}

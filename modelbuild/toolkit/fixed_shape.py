@@ -23,7 +23,7 @@ class FixedText(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, length: int) -> None:
         """model: a causal language model of transformers. Raises ToolError for a window that is shorter."""
         super().__init__()
-        check_window(model, length)
+        check_window(model.config.to_dict(), length)  # type: ignore[union-attr,operator]
         model.set_attn_implementation("eager")  # type: ignore[operator] # a PreTrainedModel
         self.model = model
         self.positions: torch.Tensor

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelbuild.toolkit.attention_window import attention_window
 from modelbuild.toolkit.request import ToolError
 
 
@@ -79,8 +80,6 @@ _NO_OTHER: Mapping[str, object] = {
     "beta_slow": 1,
 }
 """Parameters that llama.cpp has no key for, and the one value that means nothing."""
-_WINDOW_TOKENS, _WINDOW_FROM_LAYER = 4096, 28
-"""transformers' `sliding_window` and `max_window_layers` where a configuration leaves them out."""
 
 
 def find_family(config: Mapping[str, Any]) -> Family:
@@ -150,22 +149,4 @@ def context_length(config: Mapping[str, Any]) -> int:
     the window that is the same.
     """
     longest = int(config.get("max_position_embeddings") or find_family(config).context)
-    window = sliding_window(config)
-    return longest if window is None else min(longest, window)
-
-
-def sliding_window(config: Mapping[str, Any]) -> int | None:
-    """How many tokens back a token sees in some layer; None when it sees all."""
-    size = config.get("sliding_window", _WINDOW_TOKENS)
-    if size is None or "sliding_window" not in find_family(config).keys:
-        return None
-    if "use_sliding_window" in find_family(config).keys:
-        if not config.get("use_sliding_window"):
-            return None
-        layers = config.get("layer_types")
-        first = config.get("max_window_layers", _WINDOW_FROM_LAYER)
-        if layers is None and config.get("num_hidden_layers", 0) <= first:
-            return None
-        if layers is not None and "sliding_attention" not in layers:
-            return None
-    return int(size)
+    return min(longest, attention_window(config) or longest)

@@ -1,8 +1,8 @@
 """The `config.json` of a model that somebody else trained. Imports transformers.
 
-What counts is what transformers makes of it: old names (`rope_scaling`, `torch_dtype`) become today's, keys that
-are left out get their defaults, and keys that a model type does not have are ignored, as transformers ignores
-them. The file that is written states every key that its model type has.
+What counts is what transformers makes of it: old names (`rope_scaling`, `torch_dtype`) become today's, keys
+that are left out get their defaults, and keys that a model type does not have are ignored, as transformers
+ignores them. The file that is written states every key that its model type has.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _WINDOW = frozenset({"sliding_window", "use_sliding_window", "max_window_layers"
 
 @dataclass(frozen=True)
 class PretrainedConfig:
-    """A configuration as transformers understands it. keys: all that the model type has. ignored: those of the
-    file that it does not have.
+    """A configuration as transformers understands it. keys: all that the model type has. ignored: those of
+    the file that it does not have. defaults: of the model type.
     """
 
     keys: Mapping[str, Any]
@@ -80,7 +80,7 @@ def understand(keys: Mapping[str, Any]) -> PretrainedConfig:
 
 
 def check_agreement(file: PretrainedConfig, architecture: Mapping[str, Any]) -> None:
-    """Raise ToolError when `architecture` does not describe the model of `config.json`, with what it should be."""
+    """Raise ToolError when `architecture` is not that of `config.json`, with what to write instead."""
     here = understand(architecture)
     theirs, ours = file.arithmetic, here.arithmetic
     keys = sorted({*theirs, *ours}) if theirs["model_type"] == ours["model_type"] else ["model_type"]

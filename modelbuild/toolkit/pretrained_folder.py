@@ -1,4 +1,4 @@
-"""The folder of a model as Hugging Face lays it out, handed over file by file or as a tree. Standard library only."""
+"""The folder of a model as Hugging Face lays it out, file by file or as a tree. Standard library only."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class ModelFolder:
         if pickles:
             return ToolError(
                 f"the weights are pickled: `{pickles[0]}`; a pickle can run any code when it is loaded",
-                "convert them where you trust them: `AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)`",
+                "where you trust them, let transformers load and save them: `save_pretrained`",
             )
         if "adapter_config.json" in self.files:
             return ToolError("the folder holds an adapter, not a model", "merge it into its model first")

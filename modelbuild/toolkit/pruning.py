@@ -126,6 +126,8 @@ def structured(
         stay = _best(torch.tensor(scores), count, "layers").tolist()
         chosen = torch.nn.ModuleList([layers[i] for i in stay])
         _replace(model, family.layers, chosen)
+        if getattr(new, "layer_types", None):
+            model.config.layer_types = new.layer_types = [new.layer_types[i] for i in stay]  # type: ignore[union-attr]
         model.config.num_hidden_layers = new.num_hidden_layers = count  # type: ignore[union-attr]
         for index, layer in enumerate(chosen):
             _renumber(layer, index)

@@ -1,7 +1,7 @@
-"""safetensors files read and written piece by piece, so that no model has to fit into memory. Standard library.
+"""Files of safetensors, read and written piece by piece: no model has to fit into memory. Standard library.
 
-A file is the length of its header (8 bytes, little-endian), the header in JSON, and the bytes of the tensors one
-after the other. What is written here is what the library safetensors writes of the same tensors, byte for byte:
+A file is the length of its header (8 bytes, little-endian), the header in JSON, and the bytes of the tensors
+one after the other. What is written here is what the library writes of the same tensors, byte for byte:
 tensors of one type in the order of their names, the header filled up with spaces to a multiple of eight.
 Reference: the format's description in the repository of safetensors.
 """
@@ -18,8 +18,22 @@ from typing import Any
 from modelbuild.toolkit.request import ToolError
 
 SIZES: Mapping[str, int] = {
-    **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2},
-    **{"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1},
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "BF16": 2,
+    "F16": 2,
+    "I16": 2,
+    "U16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "F8_E8M0": 1,
 }
 """Type -> bytes of a number. Others are smaller than a byte, or unknown here."""
 _LENGTH_BYTES = 8
@@ -53,7 +67,7 @@ class TensorEntry:
 
 
 def read_entries(path: Path) -> dict[str, TensorEntry]:
-    """The tensors of a file by name. Raises ToolError for a file that is cut short, or no safetensors file."""
+    """The tensors of a file by name. Raises ToolError for a file that is cut short, or of another kind."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")

@@ -46,7 +46,7 @@ def static_model(
         config: Any = model.config
         pixels = torch.zeros((1, config.num_channels, config.image_size, config.image_size))
         return StaticModel(_Classifier(model).eval(), pixels, "pixel_values", int(config.num_labels))
-    check_window(model, sequence_length)
+    check_window(model.config.to_dict(), sequence_length)  # type: ignore[union-attr,operator]
     output = model.get_output_embeddings()  # type: ignore[operator]
     output.weight = torch.nn.Parameter(output.weight.detach().clone())
     ids = torch.zeros((1, sequence_length), dtype=torch.int64)

@@ -77,5 +77,5 @@ def test_the_refusal_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelbuild.toolkit.fixed_shape.check_window", lambda *_: None)
     made = model(model_type="mistral", sliding_window=4)
     with pytest.raises(ToolError):
-        check_window(made, LENGTH)
+        check_window(made.config.to_dict(), LENGTH)
     assert difference(made, WRAPPERS["fixed_shape"]) > 0.01

@@ -6,12 +6,12 @@ import pytest
 from transformers import AutoConfig
 
 from modelbuild.gguf_layout import gguf_context_length, gguf_refusal
+from modelbuild.toolkit.attention_window import attention_window
 from modelbuild.toolkit.gguf_config import (
     FAMILIES,
     check_keys,
     context_length,
     rope_parameters,
-    sliding_window,
 )
 from modelbuild.toolkit.request import ToolError
 
@@ -115,7 +115,7 @@ def test_the_window_is_that_of_transformers(keys: dict[str, Any], window: int | 
     size = getattr(config, "sliding_window", None)
     layers = getattr(config, "layer_types", None) or ["sliding_attention"]
     assert (size if "sliding_attention" in layers else None) == window
-    assert sliding_window(full) == sliding_window(config.to_dict()) == window
+    assert attention_window(full) == attention_window(config.to_dict()) == (window or 0)
 
 
 def test_a_file_is_for_no_more_tokens_than_the_window() -> None:

@@ -24,6 +24,7 @@ from placing import mark_shared, rounded
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
 
+from modelbuild.toolkit.attention_window import attention_window
 from modelbuild.toolkit.model_tree import TOKENIZER_FILES, read_config, write_json
 from modelbuild.toolkit.packed_weights import PackedWeight, packed_bits, read_tensors, split_packed
 from modelbuild.toolkit.request import Request, ToolError
@@ -66,6 +67,11 @@ def _write_dense(model: Path, dense: Path, bits: int) -> None:
     """The model as floats; an output matrix that equals the embedding is left out."""
     dense.mkdir()
     config = read_config(model)
+    window = attention_window(config)
+    if 0 < window < int(config["max_position_embeddings"]):
+        raise ToolError(f"the model has a sliding window of {window} tokens, which GenAI is not tried with")
+    if window:
+        config["sliding_window"] = None  # It never matters.
     config.pop("quantization_config", None)
     packed, tensors = split_packed(read_tensors(model), bits) if bits else ({}, read_tensors(model))
     floats = {name: np.array(values, np.float32) for name, values in tensors.items()}

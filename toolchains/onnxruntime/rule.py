@@ -24,6 +24,7 @@ from modelbuild.api import (
     Rule,
     RuntimeToolchainInfo,
     WeightTensor,
+    attention_window,
     complete_architecture,
     declare_calibration,
     declare_onnx_export,
@@ -43,6 +44,8 @@ _SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "wasm32": ("emscripten",),
 }
 """CPU -> the systems that ONNX Runtime is released for."""
+_GENAI_ROPES = ("default", "llama3")
+"""Rotary embeddings that the model builder knows; others it would leave out, or does for some models only."""
 _GENAI_FORMATS = ("genai:fp32", "genai:int8", "genai:int4")
 _GENAI_SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "x86_64": ("linux", "windows"),
@@ -194,7 +197,7 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
             weight_tensors(model.architecture)
         except AnalysisError as error:
             return error.message
-        return _second_rounding(model, conversion.format)
+        return _not_computed(model) or _second_rounding(model, conversion.format)
 
     def footprint(self, conversion: Conversion) -> Footprint:
         """As `onnx:`; rotary tables, the graph and the tokenizer as measured, see README.md."""
@@ -240,6 +243,21 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
 
 def _variant(format_: str) -> str:
     return format_.partition(":")[2]
+
+
+def _not_computed(model: ModelInfo) -> str:
+    """What the model builder of GenAI would leave out of a model."""
+    keys = model.architecture
+    rope = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind not in _GENAI_ROPES:
+        return f"the model builder leaves out a rotary embedding of type `{kind}`"
+    window = attention_window(keys)
+    if window and window < int(keys.get("max_position_embeddings") or _LONGEST):
+        return (
+            f"the model builder is not tried with a sliding window, and the model has one of {window} tokens"
+        )
+    return ""
 
 
 def _second_rounding(model: ModelInfo, format_: str) -> str:

@@ -33,7 +33,7 @@ class _Text(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, length: int) -> None:
         super().__init__()
-        check_window(model, length)
+        check_window(model.config.to_dict(), length)  # type: ignore[union-attr,operator]
         self.model = model
         self.length = length
 

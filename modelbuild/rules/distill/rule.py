@@ -26,6 +26,7 @@ from modelbuild.rules.train.rule import (
     DISTRIBUTIONS,
     check_training,
     resolve_architecture,
+    told_architecture,
     training_ram,
 )
 from modelbuild.rules.train.training_rule import TrainingRule
@@ -144,7 +145,7 @@ class Distill(TrainingRule):
             inputs=inputs,
             outputs={"model": model},
             params={
-                "architecture": self.architecture,
+                "architecture": told_architecture(self.architecture, teacher.tokenizer),
                 "temperature": self.temperature,
                 "alpha": self.alpha,
                 "beta": self.beta,

@@ -47,9 +47,9 @@ class Pretrained(Rule):
         pretrained(name = "base", srcs = glob(["qwen/**"]), architecture = config, licence = "apache-2.0")
 
     The target is a model as if `train` had made it, and its tokenizer: `tokenizer = ":base"` works as well
-    as `model = ":base"`. Sizes, budgets and formats are checked before anything runs, because the architecture
-    is known while BUILD files are read: loaded from config.json, or written down. What is written down and
-    what config.json says must agree, or the action fails and shows what to write.
+    as `model = ":base"`. Sizes, budgets and formats are checked before anything runs, because the
+    architecture is known while BUILD files are read: loaded from config.json, or written down. What is
+    written down and what config.json says must agree, or the action fails and shows what to write.
 
     Read are config.json, the safetensors files that transformers would read, tokenizer.json and its
     companions, generation_config.json; other files of the folder are no inputs. Refused are pickles, models
@@ -79,7 +79,7 @@ class Pretrained(Rule):
     licence: str = ""
     """Such as `apache-2.0`; it is written into what is made of the model."""
     prompt_suffix: str = "\n"
-    """Text between a prompt and its completion: of a chat model, what ends a question and begins an answer."""
+    """Between a prompt and its completion; of a chat model, what ends a question and begins an answer."""
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Check what can be known, and declare what reads the model and its tokenizer."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelbuild.toolkit.byte_level import added_around, read_byte_level, special_token
+from modelbuild.toolkit.byte_level import added_around, read_byte_level, special_token, token_numbers
 from modelbuild.toolkit.gguf_tokenizer import pre_name
 from modelbuild.toolkit.pretrained_folder import ModelFolder
 from modelbuild.toolkit.request import Request, ToolError
@@ -32,7 +32,7 @@ def main(request: Request) -> None:
         )
     data = read_byte_level(folder.files[_TOKENIZER])
     added_around(data)
-    numbers = _numbers(data)
+    numbers = token_numbers(data)
     most = int(request.params["vocab_size"])
     if max(numbers.values()) >= most:
         raise ToolError(f"the tokenizer has token {max(numbers.values())}, and the model {most} rows")
@@ -45,12 +45,6 @@ def main(request: Request) -> None:
         _write(out / _SPECIAL, folder.read_json(_SPECIAL))
     suffix = request.params["prompt_suffix"]
     _write(out / "modelbuild.json", {"schema": 1, "pre": _llama_cpp_name(data), "prompt_suffix": suffix})
-
-
-def _numbers(data: Mapping[str, Any]) -> dict[str, int]:
-    """Token -> its number."""
-    found: dict[str, int] = dict(data["model"]["vocab"])
-    return found | {added["content"]: added["id"] for added in data.get("added_tokens", ())}
 
 
 def _config(folder: ModelFolder, numbers: Mapping[str, int]) -> dict[str, Any]:

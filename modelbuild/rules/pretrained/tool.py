@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from transformers import GenerationConfig
 
+from modelbuild.toolkit.byte_level import read_byte_level, special_token, token_numbers
 from modelbuild.toolkit.model_tree import copy_tokenizer, write_json
 from modelbuild.toolkit.pretrained_config import PretrainedConfig, check_agreement, understand
 from modelbuild.toolkit.pretrained_folder import WEIGHTS, ModelFolder
@@ -44,7 +46,8 @@ def main(request: Request) -> None:
         for number, name in enumerate(sorted(kept), 1)
     ]
     write_file(out / WEIGHTS, tensors, dtype)
-    write_json(out / "config.json", {**config.keys, "dtype": params["dtype"]})
+    tokens = _token_ids(config, request.inputs["tokenizer"])
+    write_json(out / "config.json", {**config.keys, **tokens, "dtype": params["dtype"]})
     if _GENERATION in folder.files:
         _copy_generation(folder, out)
     copy_tokenizer(request.inputs["tokenizer"], out)
@@ -108,11 +111,11 @@ def _hint(unknown: list[str], missing: list[str]) -> str | None:
     if any(".lora_" in name for name in unknown):
         return "it holds an adapter beside the weights: merge it first"
     if any("attention.wq" in name for name in unknown):
-        return "these are the names of the model's authors: bring in the folder that was converted to transformers"
-    if missing and all(not name.startswith("model.") for name in unknown):
-        return "save it with its output matrix: `AutoModelForCausalLM`, not `AutoModel`"
-    if missing == [_OUTPUT]:
+        return "these are names of the authors: bring in the folder that was converted to transformers"
+    if missing == [_OUTPUT] and not unknown:
         return "if it has none of its own, `tie_word_embeddings` is true"
+    if unknown and all(not name.startswith("model.") for name in unknown):
+        return "save it with its output matrix: `AutoModelForCausalLM`, not `AutoModel`"
     return None
 
 
@@ -122,7 +125,7 @@ def _check_types(stored: Mapping[str, TensorEntry], dtype: str) -> None:
     for name, entry in stored.items():
         if entry.dtype not in names:
             raise ToolError(f"`{name}` is stored as {entry.dtype}, which is no type of weights here")
-        if entry.dtype != dtype and dtype != "F32":
+        if dtype not in (entry.dtype, "F32"):
             widest = names[entry.dtype] if len({each.dtype for each in stored.values()}) == 1 else "float32"
             raise ToolError(
                 f"`{name}` is stored as {names[entry.dtype]}, and as {names[dtype]} it would be rounded",
@@ -151,8 +154,20 @@ def _counted(pieces: Iterable[bytes], number: int, count: int) -> Iterator[bytes
     report(number, count, unit="tensors")
 
 
+def _token_ids(config: PretrainedConfig, tokenizer: Path) -> dict[str, int]:
+    """Numbers that config.json leaves out: runtimes would take some default for them, another token.
+
+    What stands in for a BOS that there is not is EOS, as everywhere here.
+    """
+    numbers = token_numbers(read_byte_level(tokenizer / "tokenizer.json"))
+    names = json.loads((tokenizer / "tokenizer_config.json").read_text(encoding="utf-8"))
+    eos = str(special_token(names, "eos_token"))
+    tokens = {"bos_token_id": special_token(names, "bos_token") or eos, "eos_token_id": eos}
+    return {key: numbers[token] for key, token in tokens.items() if config.keys.get(key) is None}
+
+
 def _copy_generation(folder: ModelFolder, out: Path) -> None:
-    """transformers refuses to save a model with settings that contradict each other: not after hours of work."""
+    """A model whose settings contradict each other cannot be saved by transformers: told now, not then."""
     keys = folder.read_json(_GENERATION)
     try:
         GenerationConfig.from_dict(keys).validate(strict=True)

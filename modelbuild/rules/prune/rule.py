@@ -113,7 +113,8 @@ class Prune(Rule):
             resumable=self.recovery_steps > 0,
             progress=f"pruning {self.name}",
         )
-        made = replace(info, weights=out, architecture=architecture, parent=self.model.label)
+        # Whatever its parent is stored in, a pruned model was trained in float32 and is stored so.
+        made = replace(info, weights=out, architecture=architecture, dtype="float32", parent=self.model.label)
         return [DefaultInfo((out,)), made]
 
     def _params(self) -> dict[str, Any]:

@@ -125,13 +125,15 @@ class Quantize(Rule):
             resources=Resources(cpu=self.threads, ram=2 << 30),
             progress=f"quantizing {self.name} ({self.scheme}, {self.bits} bits)",
         )
-        quantization = {
+        quantization: dict[str, Any] = {
             "scheme": self.scheme,
             "bits": self.bits,
             "group_size": self.group_size,
             "symmetric": self.symmetric,
             "embeddings": self.embeddings,
         }
+        if info.dtype != "float32":
+            quantization["floats"] = info.dtype
         made = replace(
             info,
             weights=out,

@@ -68,7 +68,7 @@ class Train(TrainingRule):
             mnemonic="Train",
             inputs=inputs,
             outputs={"model": model},
-            params={"architecture": self.architecture} | self.training_params(),
+            params={"architecture": told_architecture(self.architecture, tokenizer)} | self.training_params(),
             threads=self.threads,
             resources=Resources(cpu=self.threads, ram=training_ram(architecture)),
             resumable=True,
@@ -117,9 +117,18 @@ def resolve_architecture(
         ctx.fail(f"heads are {hidden // heads} wide; rotary positions need an even width")
     if tokenizer is not None:
         stated = keys.setdefault("vocab_size", tokenizer.vocab_size)
-        if stated < tokenizer.vocab_size:
+        if tokenizer.exact and stated < tokenizer.vocab_size:
             ctx.fail(f"`vocab_size` {stated} is less than the tokenizer's {tokenizer.vocab_size}")
     return complete_architecture(keys) if keys["model_type"] in MODEL_TYPES else keys
+
+
+def told_architecture(architecture: dict[str, Any], tokenizer: TokenizerInfo | None) -> dict[str, Any]:
+    """What the tool gets. It counts the tokens itself, but a tokenizer that came with a model does not tell
+    how many rows that model has for them.
+    """
+    if tokenizer is None or tokenizer.exact:
+        return architecture
+    return {"vocab_size": tokenizer.vocab_size, **architecture}
 
 
 def training_ram(architecture: dict[str, Any]) -> int:

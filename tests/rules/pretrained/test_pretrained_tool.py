@@ -188,7 +188,7 @@ def test_an_output_matrix_that_is_stored_though_it_is_tied(qwen: Path, tmp_path:
     left_out = ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"]
     assert report["tensors_left_out"] == left_out
     rewrite(qwen, lambda tensors: tensors["lm_head.weight"].add_(1))
-    with pytest.raises(ToolError, match="`tie_word_embeddings` is true, and .* differ"):
+    with pytest.raises(ToolError, match=r"`tie_word_embeddings` is true, and .* differ"):
         bring_in(qwen, tmp_path / "v")
 
 
@@ -249,12 +249,15 @@ NORM = "model.norm.weight"
         (add("model.layers.0.self_attn.q_proj.lora_A.weight", torch.ones(2)), "knows nothing"),
         (cut_short, "header speaks of .*: it was cut short"),
         (end_in_header, "ends inside of its header"),
-        (write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), "not a safetensors file"),
+        (
+            write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"),
+            "not a safetensors file",
+        ),
         (write("config.json", "{"), "`config.json` is not JSON"),
         (config(auto_map={"AutoConfig": "a.B"}), "code of its own"),
         (config(quantization_config={"quant_method": "gptq"}), "quantized already, with `gptq`"),
-        (config(model_type="gpt2"), "`model_type` is \"gpt2\" there and \"qwen2\" here"),
-        (config(rope_theta=5.0, rope_parameters=None), '`rope_parameters` is .*5.0.* there and .*1000000.0'),
+        (config(model_type="gpt2"), '`model_type` is "gpt2" there and "qwen2" here'),
+        (config(rope_theta=5.0, rope_parameters=None), "`rope_parameters` is .*5.0.* there and .*1000000.0"),
         (config(hidden_act="gelu"), '`hidden_act` is "gelu" there and "silu" here'),
         (config(num_hidden_layers=3, layer_types=None), "`num_hidden_layers` is 3 there and 2 here"),
         (
@@ -272,7 +275,9 @@ def test_what_is_wrong_is_said(qwen: Path, tmp_path: Path, spoil: Any, message: 
 
 def test_what_is_to_be_written_is_shown(qwen: Path, tmp_path: Path) -> None:
     with pytest.raises(ToolError) as caught:
-        bring_in(qwen, tmp_path / "w", architecture={"model_type": "qwen2", "hidden_size": 32, "num_atention": 1})
+        bring_in(
+            qwen, tmp_path / "w", architecture={"model_type": "qwen2", "hidden_size": 32, "num_atention": 1}
+        )
     assert "`intermediate_size` is 64 there and 22016 here" in caught.value.message
     assert "`num_atention` is no key of `qwen2`" in caught.value.message
     assert caught.value.hint is not None

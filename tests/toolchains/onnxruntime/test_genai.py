@@ -59,6 +59,18 @@ def toolchain() -> RuntimeToolchainInfo:
             platform(),
             "of type `gpt2` are not known",
         ),
+        (
+            replace(TEXT, architecture=LLAMA | {"rope_scaling": {"type": "linear", "factor": 2.0}}),
+            "genai:fp32",
+            platform(),
+            "leaves out a rotary embedding of type `linear`",
+        ),
+        (
+            replace(TEXT, architecture=LLAMA | {"model_type": "mistral", "max_position_embeddings": 8192}),
+            "genai:fp32",
+            platform(),
+            "the model has one of 4096 tokens",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused(model: ModelInfo, format_: str, where: Any, reason: str) -> None:
