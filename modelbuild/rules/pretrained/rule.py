@@ -79,7 +79,7 @@ class Pretrained(Rule):
     licence: str = ""
     """Such as `apache-2.0`; it is written into what is made of the model."""
     prompt_suffix: str = "\n"
-    """Between a prompt and its completion; of a chat model, what ends a question and begins an answer."""
+    """Between a prompt and its completion: a line break, or what ends a question and begins an answer."""
 
     def analyze(self, ctx: Context) -> Sequence[Provider]:
         """Check what can be known, and declare what reads the model and its tokenizer."""
