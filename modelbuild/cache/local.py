@@ -154,8 +154,7 @@ def _prepare(root: str) -> bool:
             f"the cache `{root}` cannot be read", notes=(error.strerror or str(error),)
         ) from error
     read_only = not os.access(root, os.W_OK | os.X_OK)
-    if "format" in names:
-        _check_format(f"{root}/format")
+    if "format" in names and _has_format(f"{root}/format"):
         if not read_only:
             _sweep(f"{root}/cas/{TEMPORARY}")
             _sweep(f"{root}/ac/{TEMPORARY}")
@@ -177,14 +176,15 @@ def _prepare(root: str) -> bool:
     return False
 
 
-def _check_format(path: str) -> None:
+def _has_format(path: str) -> bool:
+    """Whether the cache says its format, and it is ours; an empty file is what a lost machine leaves."""
     try:
         with open(path, "rb") as stream:
             text = stream.read(64).strip()
     except OSError as error:
         raise CacheError(f"the cache cannot read `{path}`", notes=(error.strerror or str(error),)) from error
-    if text == str(FORMAT).encode():
-        return
+    if text in (b"", str(FORMAT).encode()):
+        return bool(text)
     found = text.decode(errors="replace")
     raise CacheError(
         f"the cache at `{os.path.dirname(path)}` has format `{found}`, not `{FORMAT}`",

@@ -7,7 +7,8 @@ A snapshot of a request is three files in `<cache>/snapshots/`, each replaced as
     <id>.results.json  the key and result of every action
 
 A null build reads the first only. All three carry a generation, so that a mix of two builds' files is
-never believed. Losing them costs time, never an artifact.
+never believed, and a checksum before their JSON, so that an altered one is not. Losing them costs time, never an
+artifact.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -151,19 +153,29 @@ class SnapshotFiles:
     def _read(self, part: str) -> dict[str, Any] | None:
         try:
             with open(f"{self._base}.{part}.json", "rb") as stream:
-                data: dict[str, Any] = json.loads(stream.read())
-        except (OSError, ValueError):
+                checksum, text = stream.readline(), stream.read()
+        except OSError:
             return None
-        return data if data.get("schema") == SNAPSHOT_SCHEMA else None
+        if checksum != _checksum(text):
+            return None
+        data: dict[str, Any] = json.loads(text)
+        return data if data["schema"] == SNAPSHOT_SCHEMA else None
 
     def _write(self, part: str, data: Mapping[str, Any]) -> None:
         path = f"{self._base}.{part}.json"
         temporary = f"{path}.{new_generation()}"
         try:
-            with open(temporary, "w") as stream:
-                stream.write(json.dumps({"schema": SNAPSHOT_SCHEMA, **data}, separators=(",", ":")))
+            text = json.dumps({"schema": SNAPSHOT_SCHEMA, **data}, separators=(",", ":")).encode()
+            with open(temporary, "wb") as stream:
+                stream.write(_checksum(text))
+                stream.write(text)
             os.replace(temporary, path)
         except OSError:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+
+
+def _checksum(text: bytes) -> bytes:
+    """Against bits that turned and writes that were cut short, not against malice: milliseconds for megabytes."""
+    return b"%08x\n" % zlib.crc32(text)

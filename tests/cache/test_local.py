@@ -46,12 +46,19 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("content", ["2\n", "", "nonsense"])
+@pytest.mark.parametrize("content", ["2\n", "nonsense"])
 def test_another_format_is_refused(tmp_path: Path, content: str) -> None:
     LocalCache(tmp_path).close()
     (tmp_path / "format").write_text(content)
     with pytest.raises(CacheError, match="has format"):
         LocalCache(tmp_path)
+
+
+def test_a_format_that_was_never_written_through_is_written_again(tmp_path: Path) -> None:
+    LocalCache(tmp_path).close()
+    (tmp_path / "format").write_text("")  # what a machine that lost its power leaves
+    LocalCache(tmp_path).close()
+    assert (tmp_path / "format").read_text() == "1\n"
 
 
 @pytest.mark.parametrize("below", ["", "/below"])
