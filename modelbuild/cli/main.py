@@ -5,9 +5,12 @@ Nothing heavy is imported here: each command is a module of its own, imported wh
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import gc
 import importlib
+import io
 import os
 import signal
 import sys
@@ -53,20 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code and raises nothing."""
     gc.set_threshold(100_000, 50, 50)  # Ten thousand actions are no garbage; looking for it costs a tenth.
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        _own_streams()
     terminal = Terminal(Environment.read(os.environ), _color(words))
     ends = (signal.SIGTERM, signal.SIGHUP) if _is_main_thread() else ()
     heard = [number for number in ends if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
     previous = {number: signal.signal(number, _terminate) for number in heard}
     try:
-        code = _dispatch(words, terminal)
-        terminal.out.flush()
-        return int(code)
-    except ModelbuildError as error:
-        terminal.say(paint_error(terminal, str(error)))
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        terminal.say("interrupted")
-        return int(ExitCode.INTERRUPTED)
+        return _run(words, terminal, exits=argv is None)
     except BrokenPipeError:
         # Python flushes stdout once more at exit; give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,16 +71,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             return _report_bug(words, terminal)
-        terminal.say(
-            paint_error(terminal, "error: what was to be shown cannot be written: the device is full")
-        )
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):  # It may be stderr that is full.
+            terminal.say(
+                paint_error(terminal, "error: what was to be shown cannot be written: the device is full")
+            )
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return int(ExitCode.ENVIRONMENT)
     except Exception:  # noqa: BLE001  # the last line of defence: a bug is reported, never hidden
         return _report_bug(words, terminal)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _run(words: list[str], terminal: Terminal, *, exits: bool) -> int:
+    """The exit code of a command. exits: whether the process ends with it."""
+    try:
+        code = _dispatch(words, terminal)
+        terminal.out.flush()
+    except ModelbuildError as error:
+        terminal.say(paint_error(terminal, str(error)))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        terminal.say("interrupted")
+        code = ExitCode.INTERRUPTED
+    if code == ExitCode.INTERRUPTED and exits:
+        # Python would end itself by SIGINT where the interrupt met an exec(), as that of a dataclass.
+        atexit.register(os._exit, int(code))
+    return int(code)
+
+
+def _own_streams() -> None:
+    """Open what was closed when we were started, and let every name be shown, whatever its bytes.
+
+    A file that took the number of a closed stream would be written to by whoever means the stream.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        unicode = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
 
 
 def _dispatch(words: list[str], terminal: Terminal) -> int:

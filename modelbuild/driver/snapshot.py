@@ -7,8 +7,8 @@ A snapshot of a request is three files in `<cache>/snapshots/`, each replaced as
     <id>.results.json  the key and result of every action
 
 A null build reads the first only. All three carry a generation, so that a mix of two builds' files is
-never believed, and a checksum before their JSON, so that an altered one is not. Losing them costs time, never an
-artifact.
+never believed, and a checksum before their JSON, so that an altered one is not. Losing them costs time,
+never an artifact.
 """
 
 from __future__ import annotations
@@ -177,5 +177,5 @@ class SnapshotFiles:
 
 
 def _checksum(text: bytes) -> bytes:
-    """Against bits that turned and writes that were cut short, not against malice: milliseconds for megabytes."""
+    """Against turned bits and writes that were cut short, not against malice: milliseconds for megabytes."""
     return b"%08x\n" % zlib.crc32(text)

@@ -161,6 +161,13 @@ class _Worker:
                 cwd="/",
                 start_new_session=True,
             )
+        except OSError as error:
+            self.channel.close()
+            os.close(self._stderr)
+            python = kind.interpreter or sys.executable
+            raise EnvironmentFailure(
+                f"`{python}`, which runs actions, cannot be started: {error.strerror}"
+            ) from error
         finally:
             theirs.close()
 

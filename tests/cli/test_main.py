@@ -139,6 +139,32 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_an_interrupt_exits_with_130_wherever_it_comes() -> None:
+    code = (
+        "import sys, modelbuild.cli.main as m; m._dispatch = lambda *_: exec('raise KeyboardInterrupt');"
+        "sys.argv = ['modelbuild', 'version']; sys.exit(m.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "exit_code"),
+    [
+        ("version >&-", 0),
+        ("version >&- 2>&-", 0),
+        ("nope 2>&-", 2),
+        ("version > /dev/full", 4),
+        ("nope 2> /dev/full", 4),
+    ],
+)
+def test_streams_that_are_closed_or_full(redirection: str, exit_code: int) -> None:
+    command = f"{sys.executable} -m modelbuild.cli {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == exit_code
+    assert "Traceback" not in done.stderr
+
+
 def test_broken_pipe_is_silent() -> None:
     program = f"{sys.executable} -m modelbuild.cli completion bash"
     command = f"(sleep 0.5; {program}) | true; echo ${{PIPESTATUS[0]}}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from modelbuild.cache.blob_store import BlobMissing
-from modelbuild.errors import ActionFailed, Interrupted
+from modelbuild.errors import ActionFailed, EnvironmentFailure, Interrupted
 from modelbuild.execution.executor import ResolvedInput
 from modelbuild.tool import ShellTool
 from modelbuild.tree import Tree, TreeFile
@@ -104,6 +105,12 @@ def test_the_environment_is_fixed(bench: Any) -> None:
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def test_an_interpreter_that_cannot_be_started_is_named(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/dev/null")
+    with pytest.raises(EnvironmentFailure, match="`/dev/null`, which runs actions, cannot be started"):
+        bench.shell(f"touch {OUT}")
 
 
 def test_no_signal_is_ignored(bench: Any) -> None:
