@@ -245,6 +245,7 @@ def test_memory_is_what_was_predicted(models: Models, format_: str, tmp_path: Pa
     assert measured <= predicted < 2 * measured, (predicted, measured)
 
 
+@pytest.mark.timeout(1500)
 def test_a_runtime_is_the_same_wherever_it_is_built(models: Models, tmp_path: Path) -> None:
     tool = PythonTool(FOLDER / "runtime_tool.py", lock=Lock(FOLDER / "requirements.lock"))
     inputs = {path.name: path for path in SOURCES}
