@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from modelbuild.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from modelbuild.actions.action import Action
+    from modelbuild.cli.invocation import Invocation
+    from modelbuild.label import Label
     from modelbuild.runner import Runner
 
 SUMMARY = "Show the actions of targets"
@@ -25,7 +27,12 @@ _LONG = 300
 
 def configure(parser: ArgumentParser) -> None:
     """Target patterns."""
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="`//pkg:name`, `//pkg/...`")
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        metavar="TARGET",
+        help="`//pkg:name`, `//pkg/...`, or an expression as for `query`: `deps(//pkg:name)`",
+    )
     parser.add_argument("--deps", action="store_true", help="also the actions of what the targets need")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_platform_flags(parser)
@@ -37,10 +44,14 @@ def run(args: Namespace, terminal: Terminal) -> int:
     from modelbuild.driver.analysis import load_and_analyze  # noqa: PLC0415
 
     invocation = open_invocation(args, terminal)
-    request = load_request(args, invocation, [*args.targets, *args.rest])
-    targets, analysis = load_and_analyze(request, terminal.say)
+    words = [*args.targets, *args.rest]
+    asked = _Asked(words, invocation) if any("(" in word for word in words) else None
+    targets, analysis = load_and_analyze(
+        load_request(args, invocation, asked.patterns if asked else words), terminal.say
+    )
     graph = analysis.graph
-    wanted = {targets.generated.get(label, label) for label in targets.requested}
+    requested = asked.labels() if asked else targets.requested
+    wanted = {targets.generated.get(label, label) for label in requested}
     actions = [action for action in graph.actions if args.deps or action.owner in wanted]
     if args.json:
         terminal.write(json.dumps([_row(action) for action in actions], indent=2, ensure_ascii=False))
@@ -48,6 +59,27 @@ def run(args: Namespace, terminal: Terminal) -> int:
     blocks = ("\n".join(_lines(action, terminal)) for action in actions)
     terminal.write("\n\n".join(blocks))
     return 0
+
+
+class _Asked:
+    """An expression of the query language, and the patterns that it names."""
+
+    def __init__(self, words: Sequence[str], invocation: Invocation) -> None:
+        from modelbuild.query.evaluate import target_patterns  # noqa: PLC0415
+        from modelbuild.query.grammar import parse  # noqa: PLC0415
+
+        self._expression = parse(" ".join(words))
+        self._invocation = invocation
+        self.patterns = list(target_patterns(self._expression))
+
+    def labels(self) -> Sequence[Label]:
+        """What it stands for."""
+        from modelbuild.query.evaluate import evaluate  # noqa: PLC0415
+        from modelbuild.query.universe import load_universe  # noqa: PLC0415
+
+        invocation = self._invocation
+        graph = load_universe(invocation.workspace, self.patterns, invocation.working_package)
+        return evaluate(self._expression, graph)
 
 
 def _lines(action: Action, terminal: Terminal) -> Iterator[str]:

@@ -47,21 +47,27 @@ def open_invocation(args: Namespace, terminal: Terminal) -> Invocation:
 
 
 def build_request(
-    args: Namespace, invocation: Invocation, command: Literal["build", "test", "run"], patterns: list[str]
+    args: Namespace,
+    invocation: Invocation,
+    command: Literal["build", "test", "run", "matrix"],
+    patterns: list[str],
 ) -> BuildRequest:
     """What the flags ask the driver for. Raises UsageError without target patterns."""
     from modelbuild.driver.request import BuildRequest  # noqa: PLC0415
 
     if not patterns:
-        one = "name one, such as `//targets:drone-int4`"
-        hint = one if command == "run" else f"`modelbuild {command} //...` takes all of them"
+        hint = f"`modelbuild {command} //...` takes all of them"
+        if command == "run":
+            hint = "name one, such as `//targets:drone-int4`"
+        elif command == "matrix":
+            hint = "`modelbuild query 'kind(artifact_matrix, //...)'` lists matrices"
         raise UsageError(f"`modelbuild {command}` needs a target", hint=hint)
     settings = invocation.workspace.settings
     return BuildRequest(
         root=invocation.root,
         patterns=tuple(patterns),
         cache_dir=invocation.cache_dir,
-        command=command,
+        command="build" if command == "matrix" else command,
         working_package=invocation.working_package,
         jobs=args.jobs or settings.jobs,
         keep_going=args.keep_going or settings.keep_going,

@@ -37,9 +37,9 @@ def run(args: Namespace, terminal: Terminal) -> int:
     if args.json and args.markdown:
         raise UsageError("`--json` and `--markdown` both want stdout")
     invocation = open_invocation(args, terminal)
-    request = build_request(args, invocation, "build", [args.target] if args.target else [])
+    request = build_request(args, invocation, "matrix", [args.target] if args.target else [])
     plan = plan_matrix(request, terminal.say)
-    if args.html:
+    if args.html is not None:
         check_writable(args.html, "--html")  # Not after an hour; and a page that is there stays until then.
     board = MatrixBoard(plan)
     options = console_options(args, above=board.rows)
@@ -50,7 +50,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
             sink(event)  # type: ignore[arg-type]
 
         outcome = build_matrix(request, plan, both)
-    if args.html:
+    if args.html is not None:
         from modelbuild.cli.matrix_page import page_of  # noqa: PLC0415
 
         text = page_of(outcome)

@@ -157,8 +157,10 @@ def _reasons(outcome: MatrixOutcome) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for row in outcome.rows:
         if row.reason:
+            # The format of what was made stands in the table; there may be several that cannot be.
+            format_ = f" as {row.cell.format}" if row.verdict == "impossible" and row.cell.format else ""
             found.setdefault(f"{row.verdict}: {row.reason}", []).append(
-                f"{row.cell.platform_name}: {row.cell.artifact_name}"
+                f"{row.cell.platform_name}: {row.cell.artifact_name}{format_}"
             )
     return found
 

@@ -152,6 +152,7 @@ class _Configuration:
             prefix=self._prefix(key[1]),
             key=key,
         )
+        self._check_host(target, rule)
         if platform is not None and target.rule_class.is_skippable:
             values = [
                 self._static.info(label, ConstraintValueInfo, target.label, "constraint value")
@@ -161,6 +162,22 @@ class _Configuration:
             if missing:
                 return _incompatible(configured, f"it {missing}")
         return configured
+
+    def _check_host(self, target: Target, rule: Rule) -> None:
+        """A toolchain for other machines is not chosen; any other target for them cannot be had at all."""
+        labels = dependencies_of(rule).get("exec_compatible_with", ())
+        if not labels or not target.rule_class.is_skippable or self._host is None:
+            return
+        values = [
+            self._static.info(label, ConstraintValueInfo, target.label, "constraint value")
+            for label in labels
+        ]
+        missing = first_missing(values, self._host)
+        if missing:
+            raise AnalysisError(
+                f"`{target.label}` cannot be built on this machine",
+                notes=(f"`exec_compatible_with`: it {missing}",),
+            )
 
     def _branch(self, target: Target, select: Select, platform: PlatformInfo | None) -> str:
         try:

@@ -211,7 +211,8 @@ class PackageDeclaration:
             for select in selects(attributes[key]):
                 conditions |= dict.fromkeys(select.conditions(self._package, self._repository))
         outputs = [self._own_label(out.removeprefix(f"//{self._package}:").removeprefix(":")) for out in outs]
-        visibility = self._default_visibility
+        # As in Bazel: a condition that says nothing of who may use it is for everybody.
+        visibility = (PUBLIC,) if rule == "config_setting" else self._default_visibility
         if "visibility" in attributes:
             visibility = self._visibility(attributes["visibility"], "visibility")
         target = Target(

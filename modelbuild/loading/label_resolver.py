@@ -96,7 +96,9 @@ class LabelResolver:
     def _check_use(self, user: Target, target: Target, label: Label) -> None:
         if self._for_query:
             return
-        if not _same_package(user.label, target.label):
+        # As in Bazel: any `select` may ask for a constraint value.
+        is_asked_for = target.rule == "constraint_value" and label in user.conditions
+        if not is_asked_for and not _same_package(user.label, target.label):
             self._check_visible(user, label, target.visibility, target)
         if target.rule != "alias" and target.testonly and user.rule not in PASS_ON_TESTONLY:
             self.check_testonly(user, target, label)

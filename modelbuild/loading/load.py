@@ -118,8 +118,8 @@ class _Loading:
     def _roots(self, options: BuildOptions) -> ConfigurationRoots:
         """Load the platforms and find the registered toolchains."""
         default = options.default_platform or HOST_PLATFORM
-        platform = self._platform_label(options.platform or default, "--platform")
         default_platform = self._platform_label(default, "`platform` in modelbuild.toml")
+        platform = self._platform_label(options.platform or default, "--platform")
         host = self._platform_label(HOST_PLATFORM, "the machine that builds")
         toolchains = [label for text in options.toolchains for label in self._toolchains(text)]
         return ConfigurationRoots(
@@ -252,8 +252,9 @@ def _needed(target: Target, toolchains: Sequence[Label]) -> tuple[Label, ...]:
 
 def asks_for_platform(target: Target) -> bool:
     """Whether the platforms have to be loaded for a target."""
-    own = target.rule_class.platform_attribute or target.attributes.get("target_compatible_with")
-    return bool(own) or target.needs_platform
+    attributes = target.attributes
+    stated = attributes.get("target_compatible_with") or attributes.get("exec_compatible_with")
+    return bool(target.rule_class.platform_attribute or stated) or target.needs_platform
 
 
 def _sorted(roots: Sequence[Target], edges: dict[Label, list[Target]]) -> list[Target]:

@@ -144,3 +144,11 @@ def test_what_is_skipped_is_told_by_every_build_and_not_only_the_first(run: Run)
     assert "2 skipped" in run("build", "//p/...")[1]
     assert "skipped" not in run("build", "//p/...", "--quiet")[1]
     assert "3 targets" in run("build", "//p/...", "--platform", "//platforms:drone")[1]
+
+
+def test_who_names_a_platform_that_is_not_there(run: Run) -> None:
+    said = run("build", "//p:c", "--platform", "//platforms:dron", code=2)[1]
+    assert "   = --platform names it\nhint: did you mean `:drone`?" in said
+    Path("modelbuild.toml").write_text('[build]\nplatform = "//platforms:dron"\n')
+    said = run("build", "//p:c", code=2)[1]
+    assert "   = `platform` in modelbuild.toml names it\nhint: did you mean `:drone`?" in said

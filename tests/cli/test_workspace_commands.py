@@ -178,6 +178,15 @@ def test_aquery(capsys: Capture) -> None:
     assert "  output modelbuild-out/shout.txt" in shown
     rows = json.loads("\n".join(out_of(capsys, "aquery", "//:shout", "--deps", "--json")))
     assert [row["owner"] for row in rows] == ["//:greeting", "//:shout"]
+    for expression, owners in (
+        ("deps(//:shout)", ["//:greeting", "//:shout"]),
+        ("deps(//:shout) - //:shout", ["//:greeting"]),
+        ("kind(rule, set(//:shout))", ["//:shout"]),
+    ):
+        rows = json.loads("\n".join(out_of(capsys, "aquery", expression, "--json")))
+        assert [row["owner"] for row in rows] == owners
+    assert main(["aquery", "dep(//:shout)"]) == 2
+    assert "has no function `dep`" in capsys.readouterr().err
 
 
 def test_cquery(capsys: Capture) -> None:

@@ -107,6 +107,14 @@ def test_compatibility_may_be_a_select(found: Analyze) -> None:
     assert found(text, platform="//platforms:drone").requested
 
 
+def test_what_needs_another_machine_to_be_built_is_an_error(found: Analyze) -> None:
+    text = "genrule(name = 'g', outs = ['o'], cmd = 'c', exec_compatible_with = ['@platforms//os:%s'])"
+    assert contents(found(text % "linux", platform="//platforms:phone")) == {"p/o": "c"}
+    with pytest.raises(AnalysisError, match="`//p:g` cannot be built on this machine") as caught:
+        found(text % "windows")
+    assert "it must have `@platforms//os:windows`, and `@platforms//host:host` has" in caught.value.notes[0]
+
+
 COMPILE = """
     load("//toolchains:rule.py", "compile")
     compile(name = "c")

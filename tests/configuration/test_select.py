@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from modelbuild.errors import LoadError, ModelbuildError
@@ -93,6 +95,23 @@ def test_defines_are_conditions(found: Analyze) -> None:
         branches = f"'{condition}': 'debug', '//conditions:default': 'plain'"
         assert chosen(found, branches, mode="debug") == "debug"
         assert chosen(found, branches, mode="x") == "plain"
+
+
+def test_who_may_use_a_condition(found: Analyze, tmp_path: Path) -> None:
+    """As in Bazel: everybody, unless it says otherwise; what it needs is another matter."""
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/BUILD.models").write_text("""
+package(default_visibility = ["//visibility:private"])
+config_setting(name = "open", define_values = {"mode": "x"})
+config_setting(name = "shut", define_values = {"mode": "x"}, visibility = ["//visibility:private"])
+constraint_setting(name = "grade")
+constraint_value(name = "good", constraint_setting = ":grade")
+""")
+    assert chosen(found, "'//v:open': 'x', '//v:good': 'g', '//conditions:default': 'd'", mode="x") == "x"
+    with pytest.raises(LoadError, match="`//v:shut` is not visible from `//p:g`"):
+        chosen(found, "'//v:shut': 'x', '//conditions:default': 'd'")
+    with pytest.raises(LoadError, match="`//v:good` is not visible from `//p:f`"):
+        found("filegroup(name = 'f', target_compatible_with = ['//v:good'])")
 
 
 def test_an_alias_of_a_condition_and_an_alias_with_a_select(found: Analyze) -> None:

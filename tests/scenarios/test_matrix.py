@@ -171,6 +171,9 @@ def test_the_table_markdown_and_page_say_the_same(matrix: CommandLine, tmp_path:
 
 
 def test_what_is_no_matrix_is_refused(matrix: CommandLine) -> None:
+    nothing = matrix.run("matrix")
+    assert (nothing.exit_code, "`modelbuild matrix` needs a target" in nothing.stderr) == (2, True)
+    assert matrix.run("matrix", "//toolchains:fine", "--html", "").exit_code == 2
     for pattern, words in (
         ("//toolchains:one", "is a `release_candidate` and no matrix"),
         ("//...", "takes one target"),

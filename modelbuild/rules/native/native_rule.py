@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from modelbuild.attribute import Dep
+from modelbuild.platform import ConstraintValueInfo
 from modelbuild.rule import Rule
 
 
@@ -14,3 +16,5 @@ class NativeRule(Rule):
     """Accepted as in Bazel; means nothing."""
     exec_properties: dict[str, str] = {}
     """Accepted as in Bazel; every action runs locally."""
+    exec_compatible_with: list[Dep[ConstraintValueInfo]] = []
+    """Values that the machine which builds must have; without them the target is an error."""
