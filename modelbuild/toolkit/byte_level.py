@@ -54,9 +54,10 @@ def check_byte_level(data: Mapping[str, Any]) -> None:
 
 
 def pre_tokenizers(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The steps that cut a text."""
+    """The steps that cut a text. Files from before `use_regex` mean that it is set."""
     spec = data.get("pre_tokenizer")
-    return list(spec.get("pretokenizers", [spec])) if spec else []
+    steps = list(spec.get("pretokenizers", [spec])) if spec else []
+    return [{"use_regex": True, **step} if step.get("type") == "ByteLevel" else step for step in steps]
 
 
 def normalizer(data: Mapping[str, Any]) -> str:

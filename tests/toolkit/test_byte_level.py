@@ -6,7 +6,7 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from modelbuild.toolkit.byte_level import added_around, byte_characters, check_byte_level, normalizer
-from modelbuild.toolkit.gguf_tokenizer import read_tokenizer
+from modelbuild.toolkit.gguf_tokenizer import pre_name, read_tokenizer
 from modelbuild.toolkit.request import ToolError
 
 
@@ -51,6 +51,11 @@ def test_what_is_not_byte_level_bpe_is_refused(data: dict[str, Any], change: Any
     check_byte_level(data)
     with pytest.raises(ToolError, match=message):
         check_byte_level(data | change(data))
+
+
+def test_a_file_from_before_use_regex_is_gpt_2(data: dict[str, Any]) -> None:
+    old = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    assert pre_name(data | {"pre_tokenizer": old}) == "gpt-2"
 
 
 def test_an_empty_sequence_normalizes_nothing() -> None:

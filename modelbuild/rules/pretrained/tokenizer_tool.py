@@ -51,6 +51,12 @@ def _config(folder: ModelFolder, numbers: Mapping[str, int]) -> dict[str, Any]:
     config = folder.read_json(_CONFIG) if _CONFIG in folder.files else {}
     if "auto_map" in config:
         raise ToolError(f"the tokenizer needs code of its own (`auto_map` in {_CONFIG}), which is not run")
+    for number, added in config.get("added_tokens_decoder", {}).items():
+        if numbers.get(added["content"]) != int(number):
+            raise ToolError(
+                f"`{added['content']}` is token {number} by {_CONFIG}, and by {_TOKENIZER} it is not",
+                "load the tokenizer with transformers and save it anew: `save_pretrained`",
+            )
     special = folder.read_json(_SPECIAL) if _SPECIAL in folder.files else {}
     model = folder.read_json("config.json") if "config.json" in folder.files else {}
     names = {number: token for token, number in numbers.items()}

@@ -30,6 +30,8 @@ from modelbuild.toolkit.request import Request, ToolError
 from modelbuild.toolkit.seeding import seed_torch
 
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
+_LEAST_WORKERS = 2
+"""GPTQModel's own pools ask for so many, and it does not start with fewer. They change no byte."""
 _MACHINE = ("offload_to_disk", "offload_to_disk_path", "telemetry")
 """What GPTQModel notes about the machine that quantized; it says nothing about the model."""
 
@@ -82,7 +84,7 @@ def _run_gptqmodel(
 ) -> None:
     """Quantize the tree `source` into the tree `target`, in AutoGPTQ's format."""
     os.environ |= {
-        "GPTQMODEL_CPU_WORKERS": str(threads),
+        "GPTQMODEL_CPU_WORKERS": str(max(threads, _LEAST_WORKERS)),
         # Without it the first packing compiles C++, with whatever compiler the machine has. Python packs the
         # same words.
         "GPTQMODEL_DISABLE_PACK_EXT": "1",

@@ -93,6 +93,12 @@ SENTENCE_PIECE = {"type": "BPE", "byte_fallback": True, "vocab": {"▁a": 0}, "m
         (spoilt(post_processor={"type": "RobertaProcessing"}), "post-processor `RobertaProcessing`"),
         (lambda f: change(f / "tokenizer_config.json", auto_map={"AutoTokenizer": "x.Y"}), "code of its own"),
         (lambda f: change(f / "tokenizer_config.json", eos_token="<none>"), "has no token `<none>`"),
+        (
+            lambda f: change(
+                f / "tokenizer_config.json", added_tokens_decoder={"9": {"content": "<|im_end|>"}}
+            ),
+            r"`<\|im_end\|>` is token 9 by tokenizer_config.json, and by tokenizer.json it is not",
+        ),
         (lambda f: change(f / "tokenizer_config.json", eos_token=None), "has no `eos_token`"),
     ],
 )
