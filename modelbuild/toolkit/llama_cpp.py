@@ -61,9 +61,24 @@ class LlamaVocabulary:
         return None if length < 0 else value.value.decode()
 
     def prompt(self, text: str, *, special: bool = False) -> list[int]:
-        """What the model reads before it answers `text`: `<bos> text suffix`. special: as for `tokenize`."""
-        suffix = self.metadata("modelbuild.prompt_suffix")
-        return [self.bos, *self.tokenize(text + ("\n" if suffix is None else suffix), special=special)]
+        """What the model reads before it answers `text`: `<bos> text suffix`.
+
+        special: as for `tokenize`, of the text; control tokens of the suffix are always such.
+        """
+        stated = self.metadata("modelbuild.prompt_suffix")
+        suffix = "\n" if stated is None else stated
+        if special:
+            return [self.bos, *self.tokenize(text + suffix, special=True)]
+        at = self._first_control(suffix)
+        tokens = [self.bos, *self.tokenize(text + suffix[:at])]
+        return [*tokens, *self.tokenize(suffix[at:], special=True)]
+
+    def _first_control(self, text: str) -> int:
+        """Where the first control token begins; the end, when there is none."""
+        for at in range(len(text)):
+            if not self.piece(self.tokenize(text[at:], special=True)[0]):
+                return at
+        return len(text)
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """The tokens of `text`, without BOS. special: whether `<eos>` in the text is the control token."""

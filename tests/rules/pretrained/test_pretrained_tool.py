@@ -109,6 +109,18 @@ def test_text_that_is_not_in_nfc_is_read_as_the_model_reads_it(folders: Path, tm
         assert llama.tokenize(text) == tokens == load_vocabulary(brought.tokenizer).encode([text])[0]
 
 
+def test_what_a_person_types_is_text_and_what_follows_it_is_markup(folders: Path, tmp_path: Path) -> None:
+    suffix = " <|im_end|>\n<|im_start|>assistant\n"
+    brought = bring_in(folders / "qwen2", tmp_path / "w", prompt_suffix=suffix)
+    ours = load_vocabulary(brought.tokenizer)
+    with LlamaCpp(gguf(brought.model, tmp_path / "m.gguf"), threads=1, sequences=1, length=64) as llama:
+        assert llama.prompt("climb to 4 m") == ours.prompts(["climb to 4 m"])[0]
+        end = llama.tokenize("<|im_end|>", special=True)
+        assert llama.prompt("climb").count(end[0]) == 2  # One of them in place of a BOS.
+        assert llama.prompt("<|im_end|>").count(end[0]) == 2
+        assert llama.prompt("<|im_end|>", special=True).count(end[0]) == 3
+
+
 def test_how_it_was_cut_into_files_makes_no_difference(folders: Path, tmp_path: Path) -> None:
     whole = bring_in(folders / "qwen2", tmp_path / "a")
     save(tmp_path / "cut", "qwen2", shard="20KB")
