@@ -137,8 +137,10 @@ class BuildFinished(Event):
     exit_code: int
     critical_path_s: float = 0.0
     skipped: tuple[str, ...] = field(default=())
-    """Requested targets that were not built because something they need failed."""
+    """Requested targets that were not built."""
     targets: int = 0
+    unreached: tuple[str, ...] = field(default=())
+    """Those of `skipped` of which nothing failed: the build stopped before it came to them."""
 
 
 EventSink = Callable[[Event], None]

@@ -81,10 +81,19 @@ def changed_files(root: Path, revision: str, *, merge_base: bool) -> list[str]:
 def _git(root: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",  # a file of any name may have changed
+            check=False,
         )
     except FileNotFoundError as error:
         raise EnvironmentFailure("`--since` needs git, which is not installed") from error
+    if done.returncode and "not a git repository" in done.stderr.lower():
+        raise UsageError(
+            f"`--since` compares with a commit, and `{root}` is in no git repository",
+            hint="`modelbuild affected FILE...` takes the files themselves",
+        )
     if done.returncode:
         lines = [line for line in done.stderr.strip().split("\n") if line]
         raise UsageError(f"`git {arguments[0]}` failed", notes=tuple(lines[:5]))

@@ -37,6 +37,7 @@ class CommandLine(argparse.ArgumentParser):
         what = re.sub(r"invalid choice: '([^']*)' \(choose from (.*)\)", _choices, what)
         what = re.sub(r"invalid \w+ value: '([^']*)'", r"`\1` is not a number", what)
         what = what.replace("expected one argument", "needs a value")
+        what = re.sub(r"ignored explicit argument .*", "takes no value", what)
         raise UsageError(what, hint=f"`modelbuild help {self.command}` shows how it is used")
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
@@ -107,6 +108,13 @@ def positive_int(text: str) -> int:
     return value
 
 
+def non_empty(text: str) -> str:
+    """A path; an argparse type. Empty is what a script's unset variable leaves."""
+    if not text:
+        raise argparse.ArgumentTypeError("the value is empty")
+    return text
+
+
 def add_general_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that every command has; main reads them."""
     group = parser.add_argument_group("general flags")
@@ -121,7 +129,9 @@ def add_general_flags(parser: argparse.ArgumentParser) -> None:
 def add_workspace_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the commands that read a workspace."""
     group = parser.add_argument_group("workspace flags")
-    group.add_argument("--cache-dir", metavar="DIR", help="the local cache (default: `cache/`)")
+    group.add_argument(
+        "--cache-dir", type=non_empty, metavar="DIR", help="the local cache (default: `cache/`)"
+    )
     group.add_argument("--config", metavar="NAME", help="settings of `[profile.NAME]` in modelbuild.toml")
 
 
@@ -157,6 +167,10 @@ def add_build_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-j", "--jobs", type=positive_int, metavar="N", help="how many actions at once")
     group.add_argument("-k", "--keep-going", action="store_true", help="build what does not need the failed")
     group.add_argument("--check", action="store_true", help="rerun every action and compare with the cache")
-    group.add_argument("--events", metavar="FILE", help="write the build's events as JSON lines")
-    group.add_argument("--profile", metavar="FILE", help="write a Chrome trace (open it in Perfetto)")
+    group.add_argument(
+        "--events", type=non_empty, metavar="FILE", help="write the build's events as JSON lines"
+    )
+    group.add_argument(
+        "--profile", type=non_empty, metavar="FILE", help="write a Chrome trace (open it in Perfetto)"
+    )
     group.add_argument("--json", action="store_true", help="print the result as JSON on stdout")

@@ -72,6 +72,8 @@ class JsonlSink:
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
+        if self._stream.closed:  # What went wrong after the last event is told elsewhere.
+            return
         line = json.dumps(to_json(event), separators=(",", ":"), ensure_ascii=False)
         with _writing(self._stream):
             self._stream.write(line + "\n")
@@ -153,6 +155,8 @@ class ProfileSink:
             ]
 
     def _write(self, event: BuildFinished) -> None:
+        if self._stream.closed:  # It could not be written, and that ended the build a second time.
+            return
         names = ["cache hits", *(f"slot {lane + 1}" for lane in range(len(self._lanes)))]
         header: list[dict[str, Any]] = [
             {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "modelbuild"}}
@@ -188,7 +192,8 @@ class ResultSink:
     def document(self, error: str = "") -> dict[str, Any]:
         """Targets, tests, failures, counts and the exit code. error: why there is no more than this.
 
-        skipped: not built since something they need failed; incompatible: the platform cannot have them.
+        skipped: not built; unreached: those of them of which nothing failed, since the build stopped before;
+        incompatible: the platform cannot have them.
         """
         board, finished = self._board, self._board.finished
         return {
@@ -213,6 +218,7 @@ class ResultSink:
                 for f in board.failures
             ],
             "skipped": list(finished.skipped) if finished else [],
+            "unreached": list(finished.unreached) if finished else [],
             "incompatible": [{"label": t.label, "reason": t.reason} for t in board.skipped],
             "error": error,
         }

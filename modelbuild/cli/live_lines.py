@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modelbuild.cli import units
 from modelbuild.cli.board import Board, RunningAction
+from modelbuild.cli.terminal import visible
 
 Span = tuple[str, str]
 """Text and the name of a rich style."""
@@ -49,12 +50,12 @@ def _action_row(action: RunningAction, now_s: float, width: int) -> list[Span]:
     steps, metrics = "", ""
     if action.progress:
         progress = action.progress
-        steps, room = _fit(f"  {progress.step:,}/{progress.total:,} {progress.unit}", room)
+        steps, room = _fit(f"  {progress.step:,}/{progress.total:,} {_one_line(progress.unit)}", room)
         for key, value in progress.metrics.items():
-            part, room = _fit(f"  {units.rate(key, value)}", room)
+            part, room = _fit(f"  {_one_line(units.rate(key, value))}", room)
             metrics += part
     elif action.started.progress:
-        metrics, room = _fit(f"  {action.started.progress}", room)
+        metrics, room = _fit(f"  {_one_line(action.started.progress)}", room)
     return [
         (spin, "cyan"),
         (name, "bold"),
@@ -88,6 +89,11 @@ def _count_row(board: Board, now_s: float, width: int) -> list[Span]:
 def _bar(fraction: float, width: int) -> list[Span]:
     full = int(fraction * width)
     return [("  ", ""), ("━" * full, "green"), ("─" * (width - full), "dim")]
+
+
+def _one_line(text: str) -> str:
+    """What a rule or a tool wrote, without anything that would move the cursor."""
+    return visible(" ".join(text.split()))
 
 
 def _fit(text: str, room: int) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from modelbuild.cli import units
 from modelbuild.cli.board import Board, RunningAction
 from modelbuild.cli.summary import failure_lines, summary_lines
-from modelbuild.cli.terminal import Terminal, paint_error
+from modelbuild.cli.terminal import Terminal, paint_error, visible
 from modelbuild.events import ActionFinished, BuildFinished, Event, Message
 
 TICK_S = 0.5
@@ -92,7 +92,8 @@ class PlainConsole:
                 self._say(f"{self._position()} {what} started")
         elif now_s - said >= _PROGRESS_EVERY_S:
             self._said_at[number] = now_s
-            self._say(f"{self._position()} {what}: {', '.join(progress_words(action, now_s))}")
+            words = " ".join(", ".join(progress_words(action, now_s)).split())
+            self._say(f"{self._position()} {what}: {visible(words)}")
 
 
 def progress_words(action: RunningAction, now_s: float) -> list[str]:

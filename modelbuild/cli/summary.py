@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelbuild.cli import units
 from modelbuild.cli.board import Board
-from modelbuild.cli.terminal import Terminal, paint_error
+from modelbuild.cli.terminal import Terminal, paint_error, visible
 from modelbuild.errors import ExitCode
 from modelbuild.events import ActionFinished, BuildFinished, TargetFinished
 from modelbuild.label import Label, parse_label
@@ -17,6 +17,7 @@ _TAIL_LINES = 20
 _TAIL_BYTES = 64 << 10
 _TARGETS_SHOWN = 20
 _FILES_SHOWN = 5
+_UNREACHED_SHOWN = 3
 
 
 def short_label(text: str) -> str:
@@ -45,10 +46,7 @@ def summary_lines(board: Board, root: Path, terminal: Terminal, *, quiet: bool) 
     built = [target for target in board.targets if target.built]
     if not _is_null(finished) and finished.exit_code != ExitCode.INTERRUPTED:
         yield from _target_lines(built, root, terminal)
-    failed = {failure.label for failure in board.failures}
-    for label in finished.skipped:
-        if label not in failed:
-            yield f"{terminal.paint('not built', 'yellow')} {label}: something it needs failed"
+    yield from _not_built_lines(board, finished, terminal)
     yield from _skipped_lines(board, terminal)
     yield _count_line(board, finished, terminal)
 
@@ -75,6 +73,21 @@ def _target_lines(built: list[TargetFinished], root: Path, terminal: Terminal) -
             yield f"  and {len(target.files) - len(files)} more files"
     if len(shown) < len(built):
         yield f"and {units.count(len(built) - len(shown), 'more target')}"
+
+
+def _not_built_lines(board: Board, finished: BuildFinished, terminal: Terminal) -> Iterator[str]:
+    told = {failure.label for failure in board.failures} | set(finished.unreached)
+    waiting = [label for label in finished.skipped if label not in told]
+    shown = waiting if len(waiting) <= _TARGETS_SHOWN else waiting[: _TARGETS_SHOWN - 1]
+    for label in shown:
+        yield f"{terminal.paint('not built', 'yellow')} {label}: something it needs failed"
+    if len(shown) < len(waiting):
+        yield f"and {len(waiting) - len(shown):,} more that need what failed"
+    if finished.unreached:
+        names = ", ".join(finished.unreached[:_UNREACHED_SHOWN])
+        more = len(finished.unreached) - _UNREACHED_SHOWN
+        names += f" and {more:,} more" if more > 0 else ""
+        yield f"{terminal.paint('not reached', 'yellow')} {names}: `--keep-going` builds on after a failure"
 
 
 def _skipped_lines(board: Board, terminal: Terminal) -> Iterator[str]:
@@ -142,7 +155,7 @@ def _tail(path: Path) -> tuple[list[str], bool]:
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip().split("\n")]
     if lines == [""]:
         return [], False
-    return lines[-_TAIL_LINES:], len(lines) > _TAIL_LINES or length > _TAIL_BYTES
+    return [visible(line) for line in lines[-_TAIL_LINES:]], len(lines) > _TAIL_LINES or length > _TAIL_BYTES
 
 
 def _size_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ _CODES = {
     "cyan": "36",
 }
 _DEFAULT_WIDTH = 100
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but tab and line feed."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,21 @@ class Terminal:
             return _DEFAULT_WIDTH
 
 
+def visible(text: str) -> str:
+    """`text` as a terminal may have it: no colours, and control characters as `^[`, which does nothing."""
+    if text.isprintable():
+        return text
+    return _CONTROL.sub(lambda match: _caret(match.group()), _COLOUR.sub("", text))
+
+
+def _caret(character: str) -> str:
+    number = ord(character)
+    return f"^{chr(number ^ 64)}" if number < 128 else f"\\x{number:02x}"
+
+
 def paint_error(terminal: Terminal, text: str) -> str:
     """Colours the text of a ModelbuildError: the word `error`, the arrow, the carets, the hint."""
+    text = visible(text)
     if not terminal.colored(terminal.err):
         return text
     lines = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from modelbuild.actions.action import Action
 from modelbuild.actions.graph import RequestedTarget
@@ -122,6 +122,7 @@ class _Run:
         self._exit_code = ExitCode.OK
         self._safe_at = clock()
         self._skipped: list[str] = []
+        self._unreached: list[str] = []
         checked = {target.label for target in plan.graph.requested} if request.check else set()
 
         def rerun(action: Action) -> bool:
@@ -162,10 +163,13 @@ class _Run:
     def report(self) -> bool:
         """Tell which targets are built and which tests passed; whether everything asked for is there."""
         graph = self._plan.graph
+        failed = self._failed()
         for target in self._told():
             built = self._is_built(target)
             if not built:
                 self._skipped.append(str(target.label))
+                if failed.isdisjoint(self._makers(target)):
+                    self._unreached.append(str(target.label))
             files = tuple(str(artifact) for artifact in target.files) if built else ()
             self._sink(TargetFinished(self._clock(), str(target.label), built, files))
         if self._request.command == "test":
@@ -208,6 +212,7 @@ class _Run:
                 critical_path_s=max(self._scheduler.finish_times.values(), default=0.0),
                 targets=len(self._plan.graph.requested) - len(self._skipped),
                 skipped=tuple(self._skipped),
+                unreached=tuple(self._unreached),
             )
         )
         return BuildOutcome(self._exit_code, self._plan.graph.requested, self._errors, tuple(self._skipped))
@@ -281,16 +286,29 @@ class _Run:
                 self._errors[event.label] = event.error
         self._sink(event)
 
-    def _is_built(self, target: RequestedTarget) -> bool:
-        graph, settled, known = self._plan.graph, self._scheduler.settled, self._plan.known
+    def _makers(self, target: RequestedTarget) -> Iterator[int]:
+        """The actions that make what building `target` means."""
         verdict = (target.verdict,) if target.verdict else ()
         for artifact in (*target.files, *target.validations, *verdict):
-            if artifact.is_source:
-                continue
-            index = graph.producers[artifact.path]
-            if index not in known and (index not in settled or settled[index].result is None):
-                return False
-        return True
+            if not artifact.is_source:
+                yield self._plan.graph.producers[artifact.path]
+
+    def _is_built(self, target: RequestedTarget) -> bool:
+        settled, known = self._scheduler.settled, self._plan.known
+        return all(
+            index in known or (index in settled and settled[index].result is not None)
+            for index in self._makers(target)
+        )
+
+    def _failed(self) -> set[int]:
+        """The actions that failed, and those that need what they would have made."""
+        if not self._counts["failed"]:
+            return set()
+        failed = {index for index, done in self._scheduler.settled.items() if done.result is None}
+        for index, dependencies in enumerate(self._plan.graph.dependencies):
+            if not failed.isdisjoint(dependencies):
+                failed.add(index)
+        return failed
 
     def _report_known(self) -> None:
         graph = self._plan.graph

@@ -59,7 +59,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuildOutcome:
-    """How a build ended. failed: action owner -> error text. skipped: targets that were not reached."""
+    """How a build ended. failed: action owner -> error text. skipped: targets that were not built."""
 
     exit_code: ExitCode
     requested: Sequence[RequestedTarget] = ()

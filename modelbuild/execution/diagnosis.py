@@ -73,7 +73,9 @@ def _tail(path: str) -> list[str]:
             text = stream.read().decode(errors="replace")
     except OSError:
         return []
-    return text.splitlines()[-LOG_LINES:]
+    # Progress bars rewrite their line with carriage returns; only what was last on it counts.
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.removesuffix("\n").split("\n")]
+    return [] if lines == [""] else lines[-LOG_LINES:]
 
 
 def _hint(action: Action, status: int, lines: Sequence[str]) -> str | None:

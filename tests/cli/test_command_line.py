@@ -35,6 +35,8 @@ def test_negative_pattern_is_no_flag(pattern: str) -> None:
         (["-j", "x"], "`-j/--jobs`: `x` is not a number", None),
         (["-j", "0"], "`-j/--jobs`: `0` is less than 1", None),
         (["--events"], "`--events`: needs a value", None),
+        (["--events", ""], "`--events`: the value is empty", None),
+        (["--keep-going=1"], "`-k/--keep-going`: takes no value", None),
         (["--color", "blue"], "`--color`: `blue` is none of `auto`, `always`, `never`", None),
         (["--keep"], "`modelbuild build` has no flag `--keep`", "did you mean `--keep-going`?"),
     ],

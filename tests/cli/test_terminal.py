@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from modelbuild.cli.terminal import Environment, Terminal, paint_error
+from modelbuild.cli.terminal import Environment, Terminal, paint_error, visible
 
 
 class Tty(io.StringIO):
@@ -55,3 +55,17 @@ def test_paint_error() -> None:
         "   \x1b[34m=\x1b[0m a fact\n\x1b[36mhint:\x1b[0m try: y"
     )
     assert paint_error(Terminal(color="never"), text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ü 日本", "plain ü 日本"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b[2J\x07\x00\x7f\x9b", "^[[2J^G^@^?\\x9b"),
+        ("tab\tand\nline", "tab\tand\nline"),
+    ],
+)
+def test_control_characters_do_nothing(text: str, shown: str) -> None:
+    assert visible(text) == shown
+    assert paint_error(Terminal(color="never"), f"error: {text}") == f"error: {shown}"

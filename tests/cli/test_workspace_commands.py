@@ -160,11 +160,15 @@ def test_affected_since_a_commit(capsys: Capture) -> None:
             ["git", "-c", "user.name=x", "-c", "user.email=x@x", *words], check=True, capture_output=True
         )
 
+    assert main(["affected", "--since", "HEAD"]) == 2
+    assert "is in no git repository" in capsys.readouterr().err
     git("init", "-b", "main")
     git("add", "-A")
     git("commit", "-m", "x")
     assert out_of(capsys, "affected", "--since", "HEAD") == []
     Path("lib/notes.md").write_text("other notes\n")
+    assert out_of(capsys, "affected", "--since", "HEAD") == ["//lib:notes"]
+    Path(os.fsdecode(b"\xff.bin")).touch()
     assert out_of(capsys, "affected", "--since", "HEAD") == ["//lib:notes"]
     assert out_of(capsys, "affected", "--since", "main", "--merge-base", "--tests") == []
     assert main(["affected", "--since", "nowhere"]) == 2

@@ -35,6 +35,30 @@ def test_keep_going_builds_the_rest(workspace: CommandLine) -> None:
     assert workspace.out("ag.txt") == "ok\n"
 
 
+def test_what_the_build_did_not_come_to_is_told_apart(workspace: CommandLine) -> None:
+    workspace.put(
+        "BUILD.models",
+        'genrule(name = "bad", outs = ["bad.txt"], cmd = "exit 3")\n'
+        'genrule(name = "needs_bad", srcs = [":bad"], outs = ["n.txt"], cmd = "cat $< > $@")\n'
+        'genrule(name = "slow", outs = ["slow.txt"], cmd = "sleep 1; echo ok > $@")\n'
+        'genrule(name = "after_slow", srcs = [":slow"], outs = ["s.txt"], cmd = "cat $< > $@")\n',
+    )
+    result = workspace.build("-j", "2", "//...", expect=1)
+    assert result.finished["skipped"] == ["//:bad", "//:needs_bad", "//:after_slow"]
+    assert result.finished["unreached"] == ["//:after_slow"]
+    assert "not built //:needs_bad: something it needs failed" in result.stderr
+    assert "not reached //:after_slow: `--keep-going` builds on after a failure" in result.stderr
+    assert workspace.build("-k", "//...", expect=1).finished["unreached"] == []
+
+
+def test_a_log_with_progress_bars_and_control_characters(workspace: CommandLine) -> None:
+    workspace.put(
+        "BUILD.models",
+        'genrule(name = "t", outs = ["t.txt"], cmd = "printf \'one\\\\r\\\\033[2Jtwo\\\\000\\\\n\'; exit 3")\n',
+    )
+    assert "   = ^[[2Jtwo^@\n" in workspace.build(expect=1).stderr
+
+
 @pytest.mark.parametrize(
     ("cmd", "message"),
     [
@@ -199,3 +223,10 @@ def test_a_compatibility_that_nothing_checks_is_refused(workspace: CommandLine) 
     result = workspace.run("build", "//...")
     assert result.exit_code == 2
     assert "target_compatible_with" in result.stderr
+
+
+def test_a_report_that_cannot_be_written(chain: CommandLine) -> None:
+    for flag in ("--events", "--profile"):
+        result = chain.run("build", "//...", flag, "/dev/full")
+        assert result.exit_code == 4
+        assert result.stderr.endswith("error: `/dev/full` cannot be written\n   = No space left on device\n")
