@@ -72,8 +72,12 @@ def _paragraph(size: TargetSize, terminal: Terminal, *, every: bool) -> Iterator
     ]
     if budget.context_length:
         room.append(f"a context of {budget.context_length:,} tokens")
-    yield f"  on {size.platform.label}: {', '.join(room) or 'no budget stated'}"
     shown = _shown(size, every=every)
+    of_their_own = not budget.context_length and any(
+        each.footprint and each.footprint.kv_cache for each in shown
+    )
+    cache = "; KV caches as long as the model was made for" if of_their_own else ""
+    yield f"  on {size.platform.label}: {', '.join(room) or 'no budget stated'}{cache}"
     if shown:
         yield ""
         yield from _table(shown, size.made, terminal)
@@ -118,7 +122,7 @@ def _table(formats: Sequence[FormatSize], made: str, terminal: Terminal) -> Iter
             table.add_row(each.format + mark, *[""] * 5, f"refused: {each.refusal}")
             continue
         counts = (footprint.disk, footprint.weights, footprint.kv_cache, footprint.runtime, footprint.ram)
-        fits = "; ".join(each.excess) if each.excess else "yes"
+        fits = "; ".join(each.excess) or ("yes, but only by name" if each.only_by_name else "yes")
         table.add_row(each.format + mark, *map(units.size, counts), fits)
     with console.capture() as capture:
         console.print(table)
@@ -151,6 +155,7 @@ def _format_document(each: FormatSize) -> dict[str, Any]:
         "runtime": each.runtime,
         "toolchain": str(each.toolchain),
         "fits": each.fits,
+        "only_by_name": each.only_by_name,
         "refusal": each.refusal,
         "excess": list(each.excess),
     }

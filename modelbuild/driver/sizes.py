@@ -33,7 +33,8 @@ _DEVICE_BINARY = "device_binary"
 class FormatSize:
     """A format that a toolchain of the platform makes. refusal: why not of this model; then no footprint.
 
-    excess: what the platform has no room for; empty when it fits.
+    excess: what the platform has no room for; empty when it fits. only_by_name: it is for models of a certain
+    kind, and nobody gets it without asking.
     """
 
     format: str
@@ -42,6 +43,7 @@ class FormatSize:
     refusal: str = ""
     footprint: Footprint | None = None
     excess: tuple[str, ...] = ()
+    only_by_name: bool = False
 
     @property
     def fits(self) -> bool:
@@ -232,7 +234,7 @@ def _size(subject: _Subject, model: AnalyzedTarget, tools: _Tools) -> TargetSize
     conversion = Conversion(info, made, platform, sequence_length=subject.sequence_length)
     formats = tuple(_formats(resolution, conversion))
     if made == AUTO:
-        made = next((each.format for each in formats if each.fits), "")
+        made = next((each.format for each in formats if each.fits and not each.only_by_name), "")
     return TargetSize(
         subject.label,
         model.label,
@@ -261,4 +263,12 @@ def _formats(resolution: Resolution, conversion: Conversion) -> Iterator[FormatS
                 continue
             footprint = info.footprint(asked)
             excess = over_budget(footprint, asked.platform.budget)
-            yield FormatSize(format_, info.runtime, declared.label, "", footprint, excess)
+            yield FormatSize(
+                format_,
+                info.runtime,
+                declared.label,
+                "",
+                footprint,
+                excess,
+                only_by_name=format_ in info.named_only,
+            )

@@ -260,6 +260,11 @@ _WHY: Sequence[tuple[tuple[str, ...], str, str]] = (
         "`find_links` in `modelbuild.toml`, UV_FIND_LINKS or pip's own settings name it",
     ),
     (
+        ("Failed to initialize cache",),
+        "cannot be installed: uv's own cache cannot be written",
+        "UV_CACHE_DIR names another directory for it",
+    ),
+    (
         ("Failed to build", "Failed to download and build"),
         "comes as source only and does not build here",
         "build a wheel of it and name its directory with `find_links` in `modelbuild.toml`",

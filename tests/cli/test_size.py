@@ -223,3 +223,22 @@ def test_nothing_heavy_is_imported() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert process.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_suits_certain_models_only_is_told_and_never_chosen(workspace: Path, shown: Any) -> None:
+    rules = workspace / "toolchains/rule.py"
+    named = 'tuple(self.formats), named_only=frozenset({"gguf:Q4_K_M", "gguf:Q2_K"}))'
+    rules.write_text(rules.read_text().replace("tuple(self.formats))", named))
+    lines = shown("//targets:model", "--platform", "//toolchains:board").splitlines()
+    assert sum(line.endswith("  yes, but only by name") for line in lines) == 2
+    (target,) = json.loads(shown("//targets:auto", "--json"))["targets"]
+    assert target["format"] is None, "Q8_0 is too large, and the others have to be named"
+    assert [each["only_by_name"] for each in target["formats"]] == [False, True, True]
+
+
+def test_without_a_context_length_it_says_how_long_caches_are(workspace: Path, shown: Any) -> None:
+    rules = workspace / "toolchains/rule.py"
+    rules.write_text(rules.read_text().replace("context_length or 0", "context_length or 512"))
+    said = "KV caches as long as the model was made for"
+    assert said in shown("//targets:model")
+    assert said not in shown("//targets:model", "--platform", "//toolchains:board")
