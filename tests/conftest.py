@@ -1,13 +1,9 @@
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.locked_tools import LockedTools
-
 
 @pytest.fixture(scope="session")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LockedTools]:
-    """Runs tools that have a lock."""
-    tools = LockedTools(tmp_path_factory.mktemp("locked"))
-    yield tools
-    tools.close()
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the environments of locks are made, once for all tests."""
+    return tmp_path_factory.mktemp("environments")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from modelbuild.cli.package_source import package_source
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import UsageError
+from modelbuild.execution.package_source import package_source
 from modelbuild.loading.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def build_request(
         detailed=bool(args.events or args.profile),
         options=build_options(args, invocation),
         toolchain_debug=args.toolchain_resolution_debug,
-        package_source=lambda: package_source(settings, invocation.root),
+        package_source=lambda: package_source(settings, invocation.root, os.environ),
     )
 
 

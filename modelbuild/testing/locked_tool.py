@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from modelbuild.errors import AnalysisError
-from modelbuild.execution.installer import installer_variables
-from modelbuild.execution.package_source import PackageSource
+from modelbuild.execution.package_source import package_source
 from modelbuild.execution.tool_environment import ToolEnvironments
 from modelbuild.execution.worker_pool import worker_environment
+from modelbuild.loading.workspace import Settings
 from modelbuild.tool import PythonTool
 from modelbuild.toolkit import request as toolkit_request
 from modelbuild.toolkit.request import Request, ToolError
@@ -29,7 +29,7 @@ def call_locked(tool: PythonTool, request: Request, root: Path, environments: Pa
     environments: where environments are made, and found the next time.
     Raises ToolError for whatever it fails with, EnvironmentFailure when an environment cannot be made.
     """
-    source = PackageSource(environment=installer_variables(os.environ))
+    source = package_source(Settings(), environments.parent, os.environ)
     with closing(ToolEnvironments(str(environments.absolute()), lambda: source)) as made:
         found = {lock: made.acquire(lock, threading.Event()) for lock in tool.locks}
         python = found[tool.lock].python if tool.lock else None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from modelbuild.cli.package_source import package_source
+from modelbuild.execution.package_source import package_source
 from modelbuild.loading.workspace import Settings
 from tests.docs.markdown import ROOT
 
@@ -64,7 +64,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 def _variables(uv: str) -> dict[str, str]:
     """Where packages come from, and uv's cache: what is in it need not be fetched."""
-    source = package_source(Settings(), ROOT)
+    source = package_source(Settings(), ROOT, os.environ)
     cache = subprocess.run([uv, "cache", "dir"], check=True, capture_output=True, text=True).stdout.strip()
     links = {"UV_FIND_LINKS": ",".join(source.find_links)} if source.find_links else {}
     return {**source.environment, **links, "UV_CACHE_DIR": cache, "TMPDIR": os.environ.get("TMPDIR", "/tmp")}

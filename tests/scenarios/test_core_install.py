@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelbuild.cli.package_source import package_source
+from modelbuild.execution.package_source import package_source
 from modelbuild.loading.workspace import Settings
 from tests.command_line import CHAIN, CommandLine
 
@@ -48,7 +48,7 @@ def test_the_core_alone_builds_explains_and_fetches(
     monkeypatch.delenv("PYTHONPATH", raising=False)
     environment = tmp_path / "core"
     required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    variables = os.environ | package_source(Settings(), tmp_path).environment
+    variables = os.environ | package_source(Settings(), tmp_path, os.environ).environment
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, environment], check=True)
     install = [UV, "pip", "install", "--quiet", "--python", environment / "bin/python", *required]
     subprocess.run(install, check=True, env=variables)

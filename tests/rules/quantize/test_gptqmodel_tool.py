@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modelbuild.api import PythonTool
 from modelbuild.rules.quantize.rule import GPTQMODEL
+from modelbuild.testing import run_tool
 from modelbuild.toolkit.language_model import LanguageModel
 from modelbuild.toolkit.packed_weights import read_dense
 from modelbuild.toolkit.request import ToolError
-from tests.locked_tools import LockedTools
 from tests.tiny_text import call, train, tree
 
 pytestmark = pytest.mark.slow
@@ -32,31 +33,55 @@ PARAMS = {
     "damping": 0.05,
     "seed": 0,
 }
-COMPARE = """
+COMPARE = '''
 import os
-import sys
+
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
 import torch
 from transformers import AutoModelForCausalLM, GPTQConfig
-logits = []
-for chosen in ({}, {"quantization_config": GPTQConfig(bits=4, backend="torch")}):
-    loaded = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32, **chosen).eval()
-    assert type(loaded.model.layers[0].mlp.up_proj).__module__.startswith("gptqmodel")
-    with torch.inference_mode():
-        logits.append(loaded(torch.arange(12)[None]).logits)
-torch.save(logits, sys.argv[2])
-"""
 
 
-def quantize(locked: LockedTools, text: Path, out: Path, model: str = "teacher", **changed: Any) -> Path:
+def main(request):
+    """What transformers answers with GPTQModel's kernels."""
+    logits = []
+    for chosen in ({}, {"quantization_config": GPTQConfig(bits=4, backend="torch")}):
+        path = str(request.inputs["model"])
+        loaded = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **chosen).eval()
+        assert type(loaded.model.layers[0].mlp.up_proj).__module__.startswith("gptqmodel")
+        with torch.inference_mode():
+            logits.append(loaded(torch.arange(12)[None]).logits)
+    torch.save(logits, request.outputs["logits"])
+'''
+
+
+def run(
+    tool: PythonTool,
+    environments: Path,
+    directory: Path,
+    inputs: dict[str, Path],
+    outputs: tuple[str, ...],
+    params: dict[str, Any],
+) -> dict[str, Path]:
+    directory.mkdir()
+    return run_tool(
+        tool,
+        directory,
+        inputs=inputs,
+        outputs=outputs,
+        params=params,
+        threads=2,
+        environments=environments,
+    )
+
+
+def quantize(environments: Path, text: Path, out: Path, model: str = "teacher", **changed: Any) -> Path:
     inputs = {"model": text / model, "calibration": text / "dataset"}
-    locked.call(GPTQMODEL, {**PARAMS, **changed}, inputs, {"model": out}, threads=2)
-    return out
+    return run(GPTQMODEL, environments, out, inputs, ("model",), {**PARAMS, **changed})["model"]
 
 
 @pytest.fixture(scope="module")
-def int4(locked: LockedTools, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantize(locked, text, tmp_path_factory.mktemp("gptqmodel") / "int4")
+def int4(environments: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantize(environments, text, tmp_path_factory.mktemp("gptqmodel") / "int4")
 
 
 def weights(model: Path, bits: int = 4, zero: int = 8) -> dict[str, torch.Tensor]:
@@ -84,8 +109,8 @@ def logits(model: Path) -> torch.Tensor:
     return found
 
 
-def test_two_runs_give_the_same_bytes(locked: LockedTools, text: Path, int4: Path, tmp_path: Path) -> None:
-    again = quantize(locked, text, tmp_path / "again")
+def test_two_runs_give_the_same_bytes(environments: Path, text: Path, int4: Path, tmp_path: Path) -> None:
+    again = quantize(environments, text, tmp_path / "again")
     assert tree(int4) == tree(again)
     assert "quant_log.csv" not in tree(int4)
     for name in ("config.json", "quantize_config.json"):
@@ -108,13 +133,13 @@ def test_it_reads_as_what_the_format_says(int4: Path) -> None:
     assert all(0 < row["relative_error"] < 0.3 for row in report["layers"])
 
 
-def test_transformers_gives_the_same_logits(locked: LockedTools, int4: Path, tmp_path: Path) -> None:
+def test_transformers_gives_the_same_logits(environments: Path, int4: Path, tmp_path: Path) -> None:
     """With the kernel it chooses, and with the one that multiplies by dequantized halves; ours are float32."""
-    (tmp_path / "compare.py").write_text(COMPARE)
-    done = locked.run(GPTQMODEL, ["compare.py", str(int4), "logits.pt"], tmp_path)
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "compare_tool.py").write_text(COMPARE)
+    tool = PythonTool(tmp_path / "compare_tool.py", lock=GPTQMODEL.lock)
+    made = run(tool, environments, tmp_path / "run", {"model": int4}, ("logits",), {})
     ours = logits(int4)
-    for theirs, bound in zip(torch.load(tmp_path / "logits.pt"), (0.02, 0.002), strict=True):
+    for theirs, bound in zip(torch.load(made["logits"]), (0.02, 0.002), strict=True):
         assert (theirs - ours).abs().max() < bound * ours.abs().max()
         assert torch.equal(theirs.argmax(-1), ours.argmax(-1))
 
@@ -152,8 +177,8 @@ def test_every_weight_is_the_same_in_q4_0(int4: Path, tmp_path: Path) -> None:
     "changed",
     [{"bits": 8, "group_size": 0}, {"symmetric": False, "embeddings": "float", "observer": "mse"}],
 )
-def test_other_grids(locked: LockedTools, text: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
-    out = quantize(locked, text, tmp_path / "q", **changed)
+def test_other_grids(environments: Path, text: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+    out = quantize(environments, text, tmp_path / "q", **changed)
     report = json.loads((out / "quantization.json").read_text())
     bound = 0.02 if changed.get("bits") == 8 else 0.3
     assert all(0 < row["relative_error"] < bound for row in report["layers"])
@@ -163,7 +188,7 @@ def test_other_grids(locked: LockedTools, text: Path, tmp_path: Path, changed: d
         assert all(np.array_equal(read_dense(out, 8)[name], weight) for name, weight in dense.items())
 
 
-def test_an_output_matrix_of_its_own(locked: LockedTools, text: Path, tmp_path: Path) -> None:
+def test_an_output_matrix_of_its_own(environments: Path, text: Path, tmp_path: Path) -> None:
     architecture = {
         "model_type": "llama",
         "hidden_size": 32,
@@ -174,14 +199,14 @@ def test_an_output_matrix_of_its_own(locked: LockedTools, text: Path, tmp_path: 
     }
     parent = train(text, tmp_path / "untied", architecture=architecture)
     inputs = {"model": parent, "calibration": text / "dataset"}
-    locked.call(GPTQMODEL, PARAMS, inputs, {"model": tmp_path / "q"}, threads=2)
-    stored = load_file(tmp_path / "q/embeddings.safetensors")
+    made = run(GPTQMODEL, environments, tmp_path / "q", inputs, ("model",), PARAMS)["model"]
+    stored = load_file(made / "embeddings.safetensors")
     assert {name.rpartition(".")[0] for name in stored} == {"model.embed_tokens", "lm_head"}
-    assert (logits(tmp_path / "q") - logits(parent)).abs().max() > 0
+    assert (logits(made) - logits(parent)).abs().max() > 0
 
 
 def test_a_hessian_that_cannot_be_inverted_is_an_error(
-    locked: LockedTools, text: Path, tmp_path: Path
+    environments: Path, text: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ToolError, match="their Hessian is singular"):
-        quantize(locked, text, tmp_path / "q", damping=1e-12, calibration_samples=1)
+        quantize(environments, text, tmp_path / "q", damping=1e-12, calibration_samples=1)

@@ -9,18 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelbuild.api import Conversion, Lock, ModelInfo, PythonTool, RuntimeToolchainInfo
+from modelbuild.api import Conversion, Lock, PythonTool, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.request import ToolError
-from tests.locked_tools import LockedTools
 from tests.tiny_text import tree
-from tests.toolchains.converted import convert, probes, random_llama, random_vit, rounded, size, torch_logits
 from tests.toolchains.coreml.test_coreml_rule import apple
+from tests.toolchains.workshop import (
+    LENGTH,
+    LLAMA,
+    VIT,
+    BuiltModel,
+    Workshop,
+    largest_error,
+    random_model,
+    rounded_model,
+    size,
+)
 from toolchains.coreml.rule import CoremlToolchain
 
 pytestmark = pytest.mark.slow
 
 IOS = apple("ios")
+WIDE_LLAMA = LLAMA | {"hidden_size": 256, "intermediate_size": 320, "num_attention_heads": 8}
+WIDE_VIT = VIT | {"hidden_size": 96, "intermediate_size": 160}
 COMPUTE = '''
 import numpy as np
 from mil_evaluate import evaluate
@@ -28,12 +39,13 @@ from mil_program import read_program
 
 
 def main(request):
-    """What the program of a package answers to probes."""
+    """What the program of a package answers to rows."""
     program = read_program(request.inputs["package"])
-    rows = np.load(request.inputs["probes"] / "inputs.npy")
+    rows = np.load(request.inputs["rows"])
     (name,) = program.inputs
     found = [evaluate(program, {name: rows[i : i + 1]})["logits"][0] for i in range(len(rows))]
-    np.save(request.outputs["logits"], np.stack(found))
+    with request.outputs["logits"].open("wb") as stream:
+        np.save(stream, np.stack(found))
 '''
 
 
@@ -43,11 +55,11 @@ def toolchain() -> RuntimeToolchainInfo:
 
 
 @pytest.fixture(scope="module")
-def models(text: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ModelInfo, Path]]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltModel]:
     folder = tmp_path_factory.mktemp("models")
-    llama, vit = random_llama(text, folder / "llama"), random_vit(folder / "vit")
-    int4 = rounded(llama, folder / "llama", folder / "int4")
-    return {name: (info, folder / name) for name, info in (("llama", llama), ("vit", vit), ("int4", int4))}
+    llama = random_model(folder / "llama", WIDE_LLAMA)
+    vit = random_model(folder / "vit", WIDE_VIT)
+    return {"llama": llama, "vit": vit, "int4": rounded_model(llama, folder / "int4")}
 
 
 @pytest.fixture
@@ -71,9 +83,9 @@ def compute(tmp_path: Path) -> PythonTool:
     ],
 )
 def test_the_program_answers_as_torch_does(
-    locked: LockedTools,
     toolchain: RuntimeToolchainInfo,
-    models: dict[str, tuple[ModelInfo, Path]],
+    shop: Workshop,
+    models: dict[str, BuiltModel],
     compute: PythonTool,
     tmp_path: Path,
     name: str,
@@ -81,22 +93,22 @@ def test_the_program_answers_as_torch_does(
     bound: float,
 ) -> None:
     """On other rows than those of the conversion. bound: a part of the largest logit."""
-    info, model = models[name]
-    package = convert(locked, toolchain, info, model, f"coreml:{variant}", tmp_path / "made", IOS)
-    rows = probes(info, tmp_path / "probes", 2)
-    inputs = {"package": package, "probes": tmp_path / "probes"}
-    locked.call(compute, {}, inputs, {"logits": tmp_path / "logits.npy"})
-    found, expected = np.load(tmp_path / "logits.npy"), torch_logits(info, model, rows)
-    assert np.abs(found - expected).max() < bound * np.abs(expected).max()
-    predicted = toolchain.footprint(Conversion(info, f"coreml:{variant}", IOS)).disk
+    model, format_ = models[name], f"coreml:{variant}"
+    package = shop.make(toolchain, model, format_, IOS)
+    np.save(tmp_path / "rows.npy", model.rows(2))
+    inputs = {"package": package, "rows": tmp_path / "rows.npy"}
+    found = np.load(shop.call(compute, inputs, ("logits",))["logits"])
+    assert largest_error(found, model.answers(model.rows(2))) < bound
+    predicted = toolchain.footprint(Conversion(model.info, format_, IOS, sequence_length=LENGTH)).disk
     assert abs(predicted - size(package)) < 0.01 * size(package)
     manifest = json.loads((package / "Manifest.json").read_text())
     assert manifest["rootModelIdentifier"] in manifest["itemInfoEntries"]
     if name != "int4":
-        again = convert(locked, toolchain, info, model, f"coreml:{variant}", tmp_path / "again", IOS)
-        assert tree(package) == tree(again)
+        assert tree(package) == tree(shop.fresh().make(toolchain, model, format_, IOS))
     if (name, variant) == ("vit", "fp32"):
-        specification = package / "Data/com.apple.CoreML/model.mlmodel"
+        damaged = tmp_path / "damaged.mlpackage"
+        shutil.copytree(package, damaged)
+        specification = damaged / "Data/com.apple.CoreML/model.mlmodel"
         specification.write_bytes(specification.read_bytes().replace(b"gelu", b"relu"))
         with pytest.raises(ToolError, match="cannot be checked here"):
-            locked.call(compute, {}, inputs, {"logits": tmp_path / "logits2.npy"})
+            shop.call(compute, {**inputs, "package": damaged}, ("logits",))

@@ -2,11 +2,13 @@ from typing import Any
 
 import pytest
 
-from modelbuild.api import Conversion, Label, ModelInfo, PlatformInfo, RuntimeToolchainInfo
+from modelbuild.api import Artifact, Conversion, Label, ModelInfo, PlatformInfo, RuntimeToolchainInfo
 from modelbuild.platform import CPU, OS
 from modelbuild.testing import RuleRunner
-from tests.toolchains.converted import HOST, LLAMA, TREE, VIT
+from tests.toolchains.workshop import HERE, LLAMA, VIT
 from toolchains.coreml.rule import CoremlToolchain
+
+TREE = Artifact("model", "tree")
 
 
 def apple(system: str) -> PlatformInfo:
@@ -42,7 +44,7 @@ def test_every_format_is_taken() -> None:
     ("format_", "platform", "changed", "reason"),
     [
         ("coreml:int8", apple("ios"), {}, "makes coreml:fp16, coreml:fp32"),
-        ("coreml:fp16", HOST, {}, "part of Apple's systems"),
+        ("coreml:fp16", HERE, {}, "part of Apple's systems"),
         ("coreml:fp16", apple("ios"), {"task": "speech"}, "not one for speech"),
         ("coreml:fp16", apple("ios"), {"architecture": {**LLAMA, "model_type": "gpt2"}}, "type `gpt2`"),
         ("coreml:fp16", apple("ios"), {"architecture": {**LLAMA, "hidden_size": 0}}, "not a positive number"),

@@ -18,18 +18,16 @@ from modelbuild.api import (
     Label,
     ModelInfo,
     PlatformInfo,
-    PythonTool,
     RuntimeToolchainInfo,
 )
-from modelbuild.testing import RuleRunner, RuleTarget
+from modelbuild.testing import ActionRunner, RuleRunner, RuleTarget
 from modelbuild.toolkit.language_model import LanguageModel
 from modelbuild.toolkit.llama_cpp import LlamaCpp
-from tests.tiny_text import VOCAB_SIZE, call
-from tests.toolchains.conftest import LockedTools
+from tests.tiny_text import VOCAB_SIZE
+from tests.toolchains.workshop import DATA
 from toolchains.gguf.rule import LlamaCppToolchain
 
 HOST = PlatformInfo(Label("platforms", "host", "host"), {})
-DATA = DatasetInfo(Artifact("data", "tree"), ("train", "calibration"), "text_generation")
 ARCHITECTURE = {
     "model_type": "llama",
     "hidden_size": 256,
@@ -55,7 +53,7 @@ def convert(
 class Maker:
     """Runs the actions that the toolchain declares for one model."""
 
-    locked: LockedTools
+    environments: Path
     directory: Path
     info: ModelInfo
     dataset: Path | None = None
@@ -66,25 +64,15 @@ class Maker:
         return RuleRunner().analyze(LlamaCppToolchain, **self.attributes).get(RuntimeToolchainInfo)
 
     def make(self, kind: str, out: Path) -> Path:
-        """The file; beside it `tensors.json` and, with a dataset, `imatrix.gguf`."""
+        """The file, from scratch; beside it `tensors.json` and, with a dataset, `imatrix.gguf`."""
         target = convert(self.toolchain(), self.info, kind, DATA if self.dataset else None)
         out.mkdir()
-        paths = {self.info.weights: self.directory, DATA.directory: self.dataset}
-        for action in target.actions:
-            inputs = {name.removeprefix("in/"): paths[each] for name, each in action.inputs.items()}
-            made = {
-                name.removeprefix("out/"): out / Path(each.path).name for name, each in action.outputs.items()
-            }
-            paths |= dict(zip(action.outputs.values(), made.values(), strict=True))
-            assert isinstance(action.tool, PythonTool)
-            present = {name: path for name, path in inputs.items() if path is not None}
-            if action.tool.lock is None:
-                call(str(action.tool.source), action.params, present, made)
-            else:
-                self.locked.call(action.tool, action.params, present, made, threads=action.threads)
-        binary = paths[target.get(DeviceBinaryInfo).binary]
-        assert binary is not None
-        return binary
+        files = {self.info.weights: self.directory}
+        if self.dataset is not None:
+            files[DATA.directory] = self.dataset
+        made = ActionRunner(out, files, self.environments).run(target)
+        placed = {each: path.rename(out / Path(each.path).name) for each, path in made.items()}
+        return placed[target.get(DeviceBinaryInfo).binary]
 
 
 def random_model(text: Path, out: Path, **changed: Any) -> tuple[Path, ModelInfo]:

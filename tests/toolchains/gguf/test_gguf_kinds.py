@@ -16,7 +16,6 @@ from modelbuild.toolkit.gguf_imatrix import read_imatrix
 from modelbuild.toolkit.gguf_model import source_tensors
 from modelbuild.toolkit.language_model import LanguageModel
 from modelbuild.toolkit.request import ToolError
-from tests.toolchains.conftest import LockedTools
 from tests.toolchains.gguf.maker import ARCHITECTURE, HOST, Maker, llama_logits, random_model, torch_logits
 
 Floats = npt.NDArray[np.float32]
@@ -37,9 +36,9 @@ UNIFORM = ("F32", "F16", "Q8_0", "Q4_0", "Q4_1")
 
 
 @pytest.fixture(scope="module")
-def wide(text: Path, tmp_path_factory: pytest.TempPathFactory, locked: LockedTools) -> Maker:
+def wide(text: Path, tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Maker:
     """A random Llama of 256 columns, four layers, grouped heads."""
-    return Maker(locked, *random_model(text, tmp_path_factory.mktemp("wide") / "model"))
+    return Maker(environments, *random_model(text, tmp_path_factory.mktemp("wide") / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,7 @@ def test_the_file_is_what_analysis_said(
 
 
 @pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
-def test_ternary_weights_are_kept(text: Path, tmp_path: Path, locked: LockedTools, kind: str) -> None:
+def test_ternary_weights_are_kept(text: Path, tmp_path: Path, environments: Path, kind: str) -> None:
     """A model whose weights are -s, 0 and s, as BitNet trains them, loses nothing but in its embedding."""
     directory, info = random_model(text, tmp_path / "model")
     task = LanguageModel()
@@ -115,7 +114,7 @@ def test_ternary_weights_are_kept(text: Path, tmp_path: Path, locked: LockedTool
             if parameter.ndim == 2 and "embed" not in name:
                 parameter.copy_(torch.sign(parameter) * (parameter.abs() > 0.01) * 0.03125)
     task.save(model, directory, text / "tokenizer")
-    file = Maker(locked, directory, info).make(kind, tmp_path / kind)
+    file = Maker(environments, directory, info).make(kind, tmp_path / kind)
     sources = {source.name: source.weight for source in source_tensors(directory)}
     ternary = 0
     for tensor in gguf.GGUFReader(file).tensors:
@@ -135,7 +134,7 @@ def test_weights_that_are_not_ternary_are_not_thrown_away(wide: Maker, tmp_path:
 def test_any_number_of_threads_gives_the_same_bytes(
     wide: Maker, made: dict[str, Path], tmp_path: Path
 ) -> None:
-    threaded = Maker(wide.locked, wide.directory, wide.info, attributes={"threads": 3})
+    threaded = Maker(wide.environments, wide.directory, wide.info, attributes={"threads": 3})
     assert threaded.make("Q4_K_M", tmp_path / "t").read_bytes() == made["Q4_K_M"].read_bytes()
 
 
@@ -143,7 +142,9 @@ def test_any_number_of_threads_gives_the_same_bytes(
 def test_an_importance_matrix_saves_what_matters(
     text: Path, wide: Maker, made: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    weighed = Maker(wide.locked, wide.directory, wide.info, text / "dataset").make(kind, tmp_path / kind)
+    weighed = Maker(wide.environments, wide.directory, wide.info, text / "dataset").make(
+        kind, tmp_path / kind
+    )
     matrix = read_imatrix(tmp_path / kind / "imatrix.gguf")
     reader = gguf.GGUFReader(weighed)
     assert reader.get_field("quantize.imatrix.entries_count").contents() == 7 * 4 == len(matrix.sums)
@@ -164,4 +165,4 @@ def test_an_importance_matrix_saves_what_matters(
 def test_tensors_that_were_not_planned_are_an_error(wide: Maker, text: Path, tmp_path: Path) -> None:
     directory, _ = random_model(text, tmp_path / "model", num_hidden_layers=1)
     with pytest.raises(ToolError, match=r"other tensors than its architecture says.*model.layers.1"):
-        Maker(wide.locked, directory, wide.info).make("Q4_K_M", tmp_path / "out")
+        Maker(wide.environments, directory, wide.info).make("Q4_K_M", tmp_path / "out")

@@ -20,7 +20,8 @@ from modelbuild.errors import ModelbuildError
 from modelbuild.platform import CPU, OS
 from modelbuild.runner import LOCAL, Runner
 from modelbuild.testing import RuleRunner
-from tests.toolchains.gguf.maker import ARCHITECTURE, DATA, HOST, convert
+from tests.toolchains.gguf.maker import ARCHITECTURE, HOST, convert
+from tests.toolchains.workshop import DATA
 from toolchains.gguf.rule import Imatrix, LlamaCppToolchain, TokenizerParityTest
 
 INT4 = {"scheme": "gptq", "bits": 4, "group_size": 32, "symmetric": True, "embeddings": "rtn"}

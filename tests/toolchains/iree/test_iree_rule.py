@@ -4,9 +4,8 @@ import pytest
 
 from modelbuild.actions.action import Action
 from modelbuild.api import Artifact, Conversion, ModelInfo, RuntimeToolchainInfo
-from modelbuild.runner import Runner
 from modelbuild.testing import RuleRunner
-from tests.toolchains.conversions import HERE, LLAMA, VIT, device
+from tests.toolchains.workshop import HERE, LLAMA, VIT, device
 from toolchains.iree.rule import IreeToolchain
 
 TEXT = ModelInfo(Artifact("model", "tree"), "text_generation", LLAMA)
@@ -79,15 +78,6 @@ def test_what_runs_where() -> None:
     assert there.lock.path == here.lock.path
     assert info.device_tool(device("riscv64")) is None
     assert info.device_tool(device("aarch64", "android")) is None
-
-
-def test_a_device_that_builds_for_itself_uses_its_own_python() -> None:
-    platform = device("aarch64", local=True)
-    assert platform.runner == Runner("local", "")
-    tool = toolchain().device_tool(platform)
-    assert tool is not None
-    assert tool.lock is not None
-    assert tool.lock.platform == tool.lock.python_version == ""
 
 
 def test_packed_weights_take_four_bytes_too() -> None:

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from modelbuild.api import Conversion, ModelInfo, RuntimeToolchainInfo
+from modelbuild.api import Conversion, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.request import ToolError
-from tests.locked_tools import LockedTools
 from tests.tiny_text import tree
-from tests.toolchains.converted import (
-    HOST,
-    convert,
-    device_logits,
-    probes,
-    random_llama,
-    random_vit,
-    rounded,
+from tests.toolchains.workshop import (
+    HERE,
+    LENGTH,
+    LLAMA,
+    VIT,
+    BuiltModel,
+    Workshop,
+    largest_error,
+    random_model,
+    rounded_model,
     size,
-    torch_logits,
+    top1_agreement,
 )
 from toolchains.ncnn.rule import NcnnToolchain
 
 pytestmark = pytest.mark.slow
 
-
-@dataclass(frozen=True)
-class Case:
-    """A model and what torch answers to its probes."""
-
-    info: ModelInfo
-    model: Path
-    probes: Path
-    logits: npt.NDArray[np.float32]
+WIDE_LLAMA = LLAMA | {"hidden_size": 256, "intermediate_size": 320, "num_attention_heads": 8}
+WIDE_VIT = VIT | {"hidden_size": 96, "intermediate_size": 160}
 
 
 @pytest.fixture(scope="module")
@@ -46,31 +36,17 @@ def toolchain() -> RuntimeToolchainInfo:
 
 
 @pytest.fixture(scope="module")
-def done() -> dict[str, dict[str, Path]]:
-    """Formats of one model share its conversion."""
-    return {}
-
-
-@pytest.fixture(scope="module")
-def cases(text: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltModel]:
     folder = tmp_path_factory.mktemp("models")
-    llama = random_llama(text, folder / "llama")
-    untied = random_llama(text, folder / "untied", tie_word_embeddings=False)
-    vit = random_vit(folder / "vit")
-    infos = {
+    llama, vit = random_model(folder / "llama", WIDE_LLAMA), random_model(folder / "vit", WIDE_VIT)
+    return {
         "llama": llama,
-        "untied": untied,
+        "untied": random_model(folder / "untied", WIDE_LLAMA | {"tie_word_embeddings": False}),
         "vit": vit,
-        "llama-int4": rounded(llama, folder / "llama", folder / "llama-int4"),
-        "vit-int4": rounded(vit, folder / "vit", folder / "vit-int4"),
-        "vit-int8": rounded(vit, folder / "vit", folder / "vit-int8", bits=8, group_size=0),
+        "llama-int4": rounded_model(llama, folder / "llama-int4"),
+        "vit-int4": rounded_model(vit, folder / "vit-int4"),
+        "vit-int8": rounded_model(vit, folder / "vit-int8", bits=8, group_size=0),
     }
-    found = {}
-    for name, info in infos.items():
-        rows = probes(info, folder / f"{name}-probes")
-        logits = torch_logits(info, folder / name, rows)
-        found[name] = Case(info, folder / name, folder / f"{name}-probes", logits)
-    return found
 
 
 @pytest.mark.parametrize(
@@ -92,35 +68,31 @@ def cases(text: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cas
     ],
 )
 def test_ncnn_answers_as_torch_does(
-    locked: LockedTools,
     toolchain: RuntimeToolchainInfo,
-    cases: dict[str, Case],
-    tmp_path: Path,
-    done: dict[str, dict[str, Path]],
+    shop: Workshop,
+    models: dict[str, BuiltModel],
     name: str,
     variant: str,
     like: str,
     bound: float,
 ) -> None:
     """like: the model whose weights ncnn should have. bound: of a difference, as a part of the largest logit."""
-    case, expected = cases[name], cases[like].logits
-    made = convert(locked, toolchain, case.info, case.model, f"ncnn:{variant}", tmp_path / "made", done=done)
-    tool = toolchain.device_tool(HOST)
-    found = device_logits(locked, tool, made, case.probes, tmp_path / "run")
-    assert np.abs(found - expected).max() < bound * np.abs(expected).max()
-    assert (found.argmax(-1) == expected.argmax(-1)).mean() >= (0.9 if variant == "int8" else 0.99)
-    predicted = toolchain.footprint(Conversion(case.info, f"ncnn:{variant}", HOST)).disk
+    model, format_ = models[name], f"ncnn:{variant}"
+    made = shop.make(toolchain, model, format_)
+    found, expected = shop.ask(toolchain, made, model.rows()), models[like].answers()
+    assert largest_error(found, expected) < bound
+    assert top1_agreement(found, expected) >= (0.9 if variant == "int8" else 0.99)
+    predicted = toolchain.footprint(Conversion(model.info, format_, HERE, sequence_length=LENGTH)).disk
     assert abs(predicted - size(made)) < 0.01 * size(made)
     if name in ("llama", "vit") and variant == "int4":
-        again = convert(locked, toolchain, case.info, case.model, f"ncnn:{variant}", tmp_path / "again")
-        assert tree(made) == tree(again)
+        assert tree(made) == tree(shop.fresh().make(toolchain, model, format_))
 
 
 def test_rows_of_another_width_are_refused(
-    locked: LockedTools, toolchain: RuntimeToolchainInfo, cases: dict[str, Case], tmp_path: Path
+    toolchain: RuntimeToolchainInfo, shop: Workshop, models: dict[str, BuiltModel]
 ) -> None:
-    case = cases["vit"]
-    made = convert(locked, toolchain, case.info, case.model, "ncnn:fp32", tmp_path / "made")
-    tool = toolchain.device_tool(HOST)
-    with pytest.raises(ToolError, match="takes rows of shape"):
-        device_logits(locked, tool, made, cases["llama"].probes, tmp_path / "run")
+    made = shop.make(toolchain, models["llama"], "ncnn:fp32")
+    rows = models["llama"].rows(1, LENGTH + 1)
+    for each in (rows, np.zeros((1, 1, 8, 8), np.float32)):
+        with pytest.raises(ToolError, match="takes rows of shape"):
+            shop.ask(toolchain, made, each)

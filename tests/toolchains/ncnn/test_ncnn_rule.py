@@ -2,12 +2,15 @@ from typing import Any
 
 import pytest
 
-from modelbuild.api import Conversion, Label, ModelInfo, PlatformInfo, RuntimeToolchainInfo
+from modelbuild.api import Artifact, Conversion, Label, ModelInfo, PlatformInfo, RuntimeToolchainInfo
 from modelbuild.platform import CPU, OS
 from modelbuild.runner import Runner
 from modelbuild.testing import RuleRunner
-from tests.toolchains.converted import HOST, LLAMA, ROUNDING, TREE, VIT
+from tests.toolchains.workshop import HERE, LLAMA, VIT
 from toolchains.ncnn.rule import NcnnToolchain
+
+TREE = Artifact("model", "tree")
+ROUNDING = {"bits": 4, "group_size": 32, "symmetric": True, "embeddings": "rtn"}
 
 
 def toolchain() -> RuntimeToolchainInfo:
@@ -21,13 +24,13 @@ def model(**changed: Any) -> ModelInfo:
 def test_every_format_is_taken() -> None:
     info = toolchain()
     for format_ in info.formats:
-        assert not info.refusal(Conversion(model(), format_, HOST))
+        assert not info.refusal(Conversion(model(), format_, HERE))
         assert not info.refusal(
-            Conversion(model(task="image_classification", architecture=VIT), format_, HOST)
+            Conversion(model(task="image_classification", architecture=VIT), format_, HERE)
         )
-    assert not info.refusal(Conversion(model(quantization={**ROUNDING, "bits": 3}), "ncnn:int4", HOST))
+    assert not info.refusal(Conversion(model(quantization={**ROUNDING, "bits": 3}), "ncnn:int4", HERE))
     assert not info.refusal(
-        Conversion(model(quantization={**ROUNDING, "bits": 8, "group_size": 0}), "ncnn:int8", HOST)
+        Conversion(model(quantization={**ROUNDING, "bits": 8, "group_size": 0}), "ncnn:int8", HERE)
     )
 
 
@@ -45,7 +48,7 @@ def test_every_format_is_taken() -> None:
     ],
 )
 def test_what_cannot_be_had_is_refused(format_: str, changed: dict[str, Any], reason: str) -> None:
-    assert reason in toolchain().refusal(Conversion(model(**changed), format_, HOST))
+    assert reason in toolchain().refusal(Conversion(model(**changed), format_, HERE))
 
 
 def test_formats_share_the_conversion_and_devices_share_everything() -> None:
@@ -57,7 +60,7 @@ def test_formats_share_the_conversion_and_devices_share_everything() -> None:
     made = [
         runner.convert(info, Conversion(model(), format_, platform), name=f"b{number}").actions
         for number, (format_, platform) in enumerate(
-            (("ncnn:int8", HOST), ("ncnn:int4", HOST), ("ncnn:int4", drone))
+            (("ncnn:int8", HERE), ("ncnn:int4", HERE), ("ncnn:int4", drone))
         )
     ]
     assert [[action.mnemonic for action in actions] for actions in made] == [["NcnnConvert", "NcnnPack"]] * 3

@@ -9,7 +9,7 @@ import pytest
 
 from modelbuild.execution.host_program import find_program
 from tests.command_line import CommandLine
-from tests.toolchains.conftest import ROOT
+from tests.toolchains.workshop import ROOT
 
 pytestmark = pytest.mark.slow
 EMULATED = pytest.mark.skipif(

@@ -16,7 +16,7 @@ from modelbuild.api import (
     RuntimeToolchainInfo,
 )
 from modelbuild.testing import RuleRunner
-from tests.toolchains.declared import DATA, LLAMA, VIT, platform
+from tests.toolchains.workshop import DATA, LLAMA, VIT, device
 from toolchains.onnxruntime.rule import OnnxruntimeToolchain
 
 TEXT = ModelInfo(Artifact("m/model", "tree"), "text_generation", LLAMA)
@@ -35,7 +35,7 @@ def quantized(**grid: Any) -> ModelInfo:
 
 def declared(format_: str, model: ModelInfo = TEXT, **given: Any) -> Context:
     ctx = Context(Label("", "pkg", "binary"))
-    toolchain(calibration_rows=9).convert(ctx, Conversion(model, format_, platform(), "cell/", 32, **given))
+    toolchain(calibration_rows=9).convert(ctx, Conversion(model, format_, device(), "cell/", 32, **given))
     return ctx
 
 
@@ -45,7 +45,7 @@ def test_every_format_is_offered_for_float_models() -> None:
     assert info.formats[0] == "onnx:fp32"
     assert len(info.formats) == 5
     assert not any(
-        info.refusal(Conversion(model, each, platform())) for model in (TEXT, IMAGES) for each in info.formats
+        info.refusal(Conversion(model, each, device())) for model in (TEXT, IMAGES) for each in info.formats
     )
 
 
@@ -65,7 +65,7 @@ def test_every_format_is_offered_for_float_models() -> None:
 def test_integers_are_taken_where_nothing_rounds_them_again(model: ModelInfo, taken: set[str]) -> None:
     info = toolchain()
     refusals = {
-        each.removeprefix("onnx:"): info.refusal(Conversion(model, each, platform())) for each in info.formats
+        each.removeprefix("onnx:"): info.refusal(Conversion(model, each, device())) for each in info.formats
     }
     assert {name for name, reason in refusals.items() if not reason} == taken
 
@@ -81,16 +81,16 @@ def test_integers_are_taken_where_nothing_rounds_them_again(model: ModelInfo, ta
     ],
 )
 def test_a_refusal_says_why(model: ModelInfo, format_: str, reason: str) -> None:
-    assert reason in toolchain().refusal(Conversion(model, format_, platform()))
+    assert reason in toolchain().refusal(Conversion(model, format_, device()))
 
 
 def test_devices() -> None:
     info = toolchain()
-    assert "no ONNX Runtime for `riscv64`" in info.refusal(Conversion(TEXT, "onnx:fp32", platform("riscv64")))
-    assert not info.refusal(Conversion(TEXT, "onnx:fp32", platform("wasm32", "emscripten")))
-    assert info.device_tool(platform("aarch64", "android")) is None
+    assert "no ONNX Runtime for `riscv64`" in info.refusal(Conversion(TEXT, "onnx:fp32", device("riscv64")))
+    assert not info.refusal(Conversion(TEXT, "onnx:fp32", device("wasm32", "emscripten")))
+    assert info.device_tool(device("aarch64", "android")) is None
     for cpu, wheels in (("x86_64", ""), ("aarch64", "aarch64-manylinux_2_28")):
-        tool = info.device_tool(platform(cpu))
+        tool = info.device_tool(device(cpu))
         assert isinstance(tool, PythonTool)
         assert tool.lock is not None
         assert tool.lock.platform == wheels

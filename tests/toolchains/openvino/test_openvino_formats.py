@@ -1,32 +1,31 @@
 """Every format of small models: made, run in OpenVINO, compared with torch, sized, made again."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from modelbuild.api import Conversion, ModelInfo, RuntimeToolchainInfo
+from modelbuild.api import Conversion, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.request import ToolError
 from modelbuild.toolkit.rounding import round_groups, round_rows
-from tests.toolchains.conftest import LockedTools
-from tests.toolchains.declared import (
+from tests.tiny_text import tree
+from tests.toolchains.workshop import (
+    HERE,
     LENGTH,
     LLAMA,
     VIT,
-    Toolchain,
-    contents,
-    platform,
-    probes,
+    BuiltModel,
+    Workshop,
+    largest_error,
     random_model,
     rounded_model,
     size,
-    torch_logits,
+    top1_agreement,
 )
 from toolchains.openvino.rule import OpenvinoToolchain
 
@@ -53,90 +52,83 @@ MADE = [
 ]
 
 
-class Workshop:
-    """Models and binaries, each made when it is first asked for."""
+def toolchain() -> RuntimeToolchainInfo:
+    return RuleRunner().analyze(OpenvinoToolchain).get(RuntimeToolchainInfo)
 
-    def __init__(self, locked: LockedTools, folder: Path) -> None:
-        info = RuleRunner().analyze(OpenvinoToolchain).get(RuntimeToolchainInfo)
-        self.folder = folder
-        self.toolchain = Toolchain(locked, info, {})
-        self._models: dict[str, ModelInfo] = {}
-        self._binaries: dict[tuple[str, str], Path] = {}
 
-    def model(self, name: str) -> ModelInfo:
-        """What the toolchain is told of the model."""
-        if name not in self._models:
+@dataclass
+class Models:
+    """The models of CASES, each made when it is first asked for."""
+
+    folder: Path
+    _made: dict[str, BuiltModel] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> BuiltModel:
+        if name not in self._made:
             architecture, grid = CASES[name]
-            info = random_model(self.folder / f"{name}-float", architecture)
-            if grid:
-                info = rounded_model(self.folder / f"{name}-float", info, self.folder / name, **grid)
-            self._models[name] = info
-            self.toolchain.files[info.weights] = self.folder / info.weights.path
-            probes(self.folder / f"{name}-probes", architecture)
-        return self._models[name]
-
-    def binary(self, name: str, variant: str) -> Path:
-        """The tree."""
-        if (name, variant) not in self._binaries:
-            model, out = self.model(name), self.folder / f"{name}-{variant}-made"
-            self._binaries[name, variant] = self.toolchain.convert(model, f"openvino:{variant}", out)
-        return self._binaries[name, variant]
+            model = random_model(self.folder / f"{name}-float", architecture)
+            self._made[name] = rounded_model(model, self.folder / name, **grid) if grid else model
+        return self._made[name]
 
     def expected(self, name: str, variant: str) -> Any:
         """The logits of torch; of floats that the format rounds, with matrices that are rounded alike."""
-        info = self.model(name)
-        path = self.toolchain.files[info.weights]
-        if variant != "fp32" and not info.quantization:
-            rounded = self.folder / f"{name}-{variant}-rounded"
-            shutil.copytree(path, rounded)
-            tensors = load_file(rounded / "model.safetensors")
-            for key, values in tensors.items():
-                if values.ndim == 2:
-                    group = 16 if values.shape[1] % 32 else 32
-                    weight = round_groups(values, 4, group) if variant == "int4" else round_rows(values)
-                    tensors[key] = weight.dequantized()
-            save_file(tensors, rounded / "model.safetensors", metadata={"format": "pt"})
-            path = rounded
-        return torch_logits(path, info, self.folder / f"{name}-probes")
+        model = self[name]
+        if variant == "fp32" or model.info.quantization:
+            return model.answers()
+        path = self.folder / f"{name}-{variant}-rounded"
+        shutil.copytree(model.path, path)
+        tensors = load_file(path / "model.safetensors")
+        for key, values in tensors.items():
+            if values.ndim == 2:
+                group = 16 if values.shape[1] % 32 else 32
+                weight = round_groups(values, 4, group) if variant == "int4" else round_rows(values)
+                tensors[key] = weight.dequantized()
+        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+        return BuiltModel(path, model.info).answers()
 
 
 @pytest.fixture(scope="module")
-def shop(locked: LockedTools, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(locked, tmp_path_factory.mktemp("openvino"))
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models(tmp_path_factory.mktemp("models"))
+
+
+def binary(shop: Workshop, model: BuiltModel, variant: str) -> Path:
+    return shop.make(toolchain(), model, f"openvino:{variant}")
 
 
 @pytest.mark.parametrize(("name", "variant"), MADE)
-def test_openvino_answers_as_torch(shop: Workshop, name: str, variant: str) -> None:
-    asked, out = shop.folder / f"{name}-probes", shop.folder / f"{name}-{variant}-asked"
-    answer = shop.toolchain.ask(shop.binary(name, variant), asked, out)
-    expected = shop.expected(name, variant)
-    assert np.abs(answer - expected).max() <= 1e-5 * np.abs(expected).max()
-    assert (answer.argmax(-1) == expected.argmax(-1)).all()
+def test_openvino_answers_as_torch(shop: Workshop, models: Models, name: str, variant: str) -> None:
+    model = models[name]
+    answer, expected = (
+        shop.ask(toolchain(), binary(shop, model, variant), model.rows()),
+        models.expected(name, variant),
+    )
+    assert largest_error(answer, expected) <= 1e-5
+    assert top1_agreement(answer, expected) == 1
 
 
 @pytest.mark.parametrize(("name", "variant"), MADE)
-def test_sizes_are_what_was_told_before(shop: Workshop, name: str, variant: str) -> None:
-    told = shop.toolchain.info.footprint(Conversion(shop.model(name), f"openvino:{variant}", platform()))
-    assert told.disk == pytest.approx(size(shop.binary(name, variant)), rel=0.01)
+def test_sizes_are_what_was_told_before(shop: Workshop, models: Models, name: str, variant: str) -> None:
+    model = models[name]
+    told = toolchain().footprint(Conversion(model.info, f"openvino:{variant}", HERE, sequence_length=LENGTH))
+    assert told.disk == pytest.approx(size(binary(shop, model, variant)), rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "variant"), [("llama", "fp32"), ("llama-int4", "int4")])
 def test_made_again_elsewhere_the_bytes_are_the_same(
-    shop: Workshop, name: str, variant: str, tmp_path: Path
+    shop: Workshop, models: Models, name: str, variant: str, tmp_path: Path
 ) -> None:
-    first = contents(shop.binary(name, variant))
+    first = tree(binary(shop, models[name], variant))
     moved = tmp_path / "a-longer-name-of-the-folder"
-    info = shop.model(name)
-    shutil.copytree(shop.toolchain.files[info.weights], moved)
-    again = replace(shop.toolchain, files={info.weights: moved}, made={})
-    assert contents(again.convert(info, f"openvino:{variant}", tmp_path / "made")) == first
+    shutil.copytree(models[name].path, moved)
+    assert tree(binary(shop.fresh(), BuiltModel(moved, models[name].info), variant)) == first
     assert sorted(first) == ["model.bin", "model.xml"]
     for trace in (b"rt_info", b"/tmp", b"DIR", b".onnx", b"2026"):
         assert trace not in first["model.xml"]
 
 
-def test_integers_are_stored_and_a_tied_matrix_once(shop: Workshop) -> None:
-    network = ET.parse(shop.binary("llama-int4", "int4") / "model.xml").getroot()
+def test_integers_are_stored_and_a_tied_matrix_once(shop: Workshop, models: Models) -> None:
+    network = ET.parse(binary(shop, models["llama-int4"], "int4") / "model.xml").getroot()
     stored = [layer.find("data") for layer in network.iter("layer") if layer.get("type") == "Const"]
     shapes = [(data.get("element_type"), data.get("shape")) for data in stored if data is not None]
     codes = [shape for kind, shape in shapes if kind == "i4"]
@@ -145,11 +137,14 @@ def test_integers_are_stored_and_a_tied_matrix_once(shop: Workshop) -> None:
     assert not [shape for kind, shape in shapes if kind == "f32" and shape in ("64, 64", "96, 64", "64, 96")]
 
 
-def test_run_shows_what_comes_first(shop: Workshop) -> None:
-    tool = shop.toolchain.info.device_tool(platform())
+def test_run_shows_what_comes_first(
+    shop: Workshop, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool = toolchain().device_tool(HERE)
     assert tool is not None
-    binary = {"binary": shop.binary("llama", "int4")}
-    lines = shop.toolchain.locked.call(tool, {}, binary, {}, arguments=("1", "40", "7")).splitlines()
-    assert len(lines) == 5
+    inputs = {"binary": binary(shop, models["llama"], "int4")}
+    capsys.readouterr()
+    shop.call(tool, inputs, arguments=("1", "40", "7"))
+    assert len(capsys.readouterr().out.splitlines()) == 5
     with pytest.raises(ToolError, match=f"takes {LENGTH} numbers, not {LENGTH + 1}"):
-        shop.toolchain.locked.call(tool, {}, binary, {}, arguments=("1",) * (LENGTH + 1))
+        shop.call(tool, inputs, arguments=("1",) * (LENGTH + 1))

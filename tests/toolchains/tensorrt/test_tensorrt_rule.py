@@ -20,9 +20,12 @@ from modelbuild.errors import ModelbuildError
 from modelbuild.platform import CPU, OS
 from modelbuild.runner import LOCAL, Runner
 from modelbuild.testing import RuleRunner
-from tests.toolchains.converted import LLAMA, ROUNDING, TREE
+from tests.toolchains.workshop import LLAMA
 from toolchains.tensorrt import rule
 from toolchains.tensorrt.rule import TensorrtToolchain
+
+TREE = Artifact("model", "tree")
+ROUNDING = {"bits": 4, "group_size": 32, "symmetric": True, "embeddings": "rtn"}
 
 DATA = DatasetInfo(Artifact("pkg/d/dataset", "tree"), ("calibration",), "text_generation")
 

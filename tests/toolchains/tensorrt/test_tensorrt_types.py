@@ -13,12 +13,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from modelbuild.api import Conversion, ModelInfo, RuntimeToolchainInfo
+from modelbuild.api import Conversion, RuntimeToolchainInfo
 from modelbuild.testing import RuleRunner, run_tool
 from modelbuild.toolkit.packed_weights import read_tensors, split_packed
 from modelbuild.toolkit.request import ToolError
 from tests.tiny_text import call
-from tests.toolchains.converted import HOST, TOKENS, probes, random_llama, random_vit, rounded
+from tests.toolchains.workshop import HERE, LENGTH, LLAMA, VIT, BuiltModel, random_model, rounded_model
 from toolchains.tensorrt import rule
 from toolchains.tensorrt.rule import TensorrtToolchain
 
@@ -31,40 +31,42 @@ TYPE = Path(rule.__file__).with_name("type_tool.py")
 class Case:
     """A model, its export, and rows to ask it."""
 
-    info: ModelInfo
-    model: Path
+    model: BuiltModel
     export: Path
     rows: npt.NDArray[Any]
     file: Path
 
 
 @pytest.fixture(scope="module")
-def cases(text: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     folder = tmp_path_factory.mktemp("models")
-    llama, vit = random_llama(text, folder / "llama"), random_vit(folder / "vit")
-    by_row = {"bits": 8, "group_size": 0}
-    infos = {
+    wide = {"hidden_size": 256, "intermediate_size": 320, "num_attention_heads": 8, "initializer_range": 0.06}
+    llama = random_model(folder / "llama", LLAMA | wide)
+    vit = random_model(folder / "vit", VIT | {"hidden_size": 96, "intermediate_size": 160})
+    models = {
         "llama": llama,
         "vit": vit,
-        "vit-int8": rounded(vit, folder / "vit", folder / "vit-int8", **by_row),
-        "llama-int8": rounded(llama, folder / "llama", folder / "llama-int8", **by_row),
-        "llama-int4": rounded(llama, folder / "llama", folder / "llama-int4"),
+        "vit-int8": rounded_model(vit, folder / "vit-int8", bits=8, group_size=0),
+        "llama-int8": rounded_model(llama, folder / "llama-int8", bits=8, group_size=0),
+        "llama-int8f": rounded_model(llama, folder / "int8f", bits=8, group_size=0, embeddings="float"),
+        "llama-int4": rounded_model(llama, folder / "llama-int4"),
     }
     found = {}
-    for name, info in infos.items():
+    for name, model in models.items():
         params: dict[str, Any] = {"task": "image_classification"}
-        if info.task != "image_classification":
-            params = {"task": "language_model", "sequence_length": TOKENS}
-        export = folder / f"{name}-onnx"
-        call("onnx/export_tool.py", params, {"model": folder / name}, {"onnx": export})
-        rows = probes(info, folder / f"{name}-probes", 16)
-        found[name] = Case(info, folder / name, export, rows, folder / f"{name}-probes/inputs.npy")
+        if model.info.is_text:
+            params = {"task": "language_model", "sequence_length": LENGTH}
+        export, file = folder / f"{name}-onnx", folder / f"{name}.npy"
+        call("onnx/export_tool.py", params, {"model": model.path}, {"onnx": export})
+        rows = model.rows(16)
+        np.save(file, rows)
+        found[name] = Case(model, export, rows, file)
     return found
 
 
 def typed(case: Case, precision: str, directory: Path) -> onnx.ModelProto:
     directory.mkdir()
-    inputs = {"onnx": case.export, "model": case.model}
+    inputs = {"onnx": case.export, "model": case.model.path}
     if precision == "int8":
         inputs["calibration"] = case.file
     made = run_tool(TYPE, directory, inputs=inputs, outputs=["onnx"], params={"precision": precision})
@@ -82,6 +84,7 @@ def answer(model: onnx.ModelProto, row: npt.NDArray[Any]) -> npt.NDArray[np.floa
     [
         ("llama", "fp16", 4e-3),
         ("llama", "int8", 0.2),
+        ("llama-int8f", "int8", 0.2),
         ("vit", "fp16", 4e-3),
         ("vit", "int8", 0.1),
         ("llama-int4", "fp16", 4e-3),
@@ -103,7 +106,7 @@ def test_the_typed_graph_answers_as_the_export(
         RuleRunner().analyze(TensorrtToolchain, gpu_architecture="sm_90").get(RuntimeToolchainInfo)
     )
     weights = sum(numpy_helper.to_array(each).nbytes for each in model.graph.initializer)
-    predicted = info.footprint(Conversion(case.info, f"tensorrt:{precision}", HOST)).disk
+    predicted = info.footprint(Conversion(case.model.info, f"tensorrt:{precision}", HERE)).disk
     assert abs(predicted - weights) < 0.03 * weights
 
 
@@ -143,7 +146,7 @@ def test_packed_weights_keep_their_codes(cases: dict[str, Case], tmp_path: Path,
         for each in model.graph.initializer
         if each.data_type == TensorProto.INT8 and len(each.dims) == 2
     }
-    packed, _ = split_packed(read_tensors(case.model), 8)
+    packed, _ = split_packed(read_tensors(case.model.path), 8)
     linear = {key: weight for key, weight in packed.items() if "embed" not in key}
     assert {weight.codes.tobytes() for weight in linear.values()} == found
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from modelbuild.api import (
@@ -14,25 +12,26 @@ from modelbuild.api import (
     Conversion,
     DefaultInfo,
     Lock,
-    ModelInfo,
+    PlatformInfo,
     PythonTool,
     RuntimeToolchainInfo,
 )
 from modelbuild.testing import RuleRunner
 from modelbuild.toolkit.packed_weights import read_tensors, split_packed
 from modelbuild.toolkit.request import ToolError
-from tests.locked_tools import ROOT, LockedTools
-from tests.toolchains.conversions import HERE, device
-from tests.toolchains.converted import (
-    TOKENS,
-    convert,
-    device_logits,
-    probes,
-    random_llama,
-    random_vit,
-    rounded,
+from tests.toolchains.workshop import (
+    HERE,
+    LENGTH,
+    LLAMA,
+    VIT,
+    BuiltModel,
+    Workshop,
+    device,
+    largest_error,
+    random_model,
+    rounded_model,
     size,
-    torch_logits,
+    top1_agreement,
 )
 from toolchains.tvm import rule
 from toolchains.tvm.layers import pack_columns
@@ -46,7 +45,8 @@ ROUNDING = 3e-6
 """Of the largest logit; the order of sums is another one."""
 TINY = 13_000
 """Bytes that the code of a model is larger or smaller than foretold: 1 % of all but tiny models."""
-VIT = {
+WIDE_LLAMA = LLAMA | {"hidden_size": 256, "intermediate_size": 320, "num_attention_heads": 8}
+WIDE_VIT = VIT | {
     "hidden_size": 192,
     "intermediate_size": 768,
     "num_hidden_layers": 4,
@@ -58,34 +58,23 @@ VIT = {
 }
 FORMATS = ["tvm:fp32", "tvm:int8", "tvm:int4"]
 FAMILIES = ["llama", "vit"]
+MEASURE = '''
+import numpy as np
+import device_tool
 
 
-@dataclass(frozen=True)
-class Models:
-    """Models of both families, as floats and packed, and what was made of them."""
+def resident():
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(lines["VmRSS"].split()[0]) * 1024
 
-    locked: LockedTools
-    folder: Path
-    infos: dict[str, ModelInfo]
 
-    def source(self, family: str, format_: str) -> str:
-        """The model that a format is made of."""
-        return family + format_.removeprefix("tvm:").replace("fp32", "")
-
-    def library(self, family: str, format_: str, cpu: str = "x86_64") -> Path:
-        """The library, made once; the runtime that lies beside it on some devices is not."""
-        name = self.source(family, format_)
-        conversion = Conversion(self.infos[name], format_, device(cpu), sequence_length=TOKENS)
-        imported, compiled, *_ = RuleRunner().convert(toolchain(), conversion).actions
-        module, library = self.folder / f"{name}.json", self.folder / f"{name}-{cpu}.so"
-        for action, given, made in (
-            (imported, {"model": self.folder / name}, {"module": module}),
-            (compiled, {"module": module}, {"library": library}),
-        ):
-            if not all(path.exists() for path in made.values()):
-                assert isinstance(action.tool, PythonTool)
-                self.locked.call(action.tool, action.params, given, made)
-        return library
+def main(request):
+    """How many bytes a process grows by that loads a library and runs it once."""
+    before = resident()
+    model = device_tool.open_model(request.inputs["binary"])
+    model(np.zeros(model.shape))
+    request.outputs["bytes"].write_text(str(resident() - before))
+'''
 
 
 def toolchain() -> RuntimeToolchainInfo:
@@ -96,170 +85,156 @@ def toolchain() -> RuntimeToolchainInfo:
 
 
 @pytest.fixture(scope="module")
-def models(locked: LockedTools, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltModel]:
+    """By family and format: what the format is made of."""
     folder = tmp_path_factory.mktemp("tvm")
-    infos = {
-        "llama": random_llama(text, folder / "llama"),
-        "vit": random_vit(folder / "vit", **VIT),
-        "tiny": random_vit(folder / "tiny", hidden_size=48, intermediate_size=64),
+    made = {
+        "llama-fp32": random_model(folder / "llama", WIDE_LLAMA),
+        "vit-fp32": random_model(folder / "vit", WIDE_VIT),
+        "tiny-fp32": random_model(folder / "tiny", VIT),
     }
     for family in FAMILIES:
         for bits, group in ((8, 0), (4, 32)):
-            name = f"{family}int{bits}"
-            infos[name] = rounded(infos[family], folder / family, folder / name, bits=bits, group_size=group)
-    return Models(locked, folder, infos)
+            name = f"{family}-int{bits}"
+            made[name] = rounded_model(made[f"{family}-fp32"], folder / name, bits=bits, group_size=group)
+    return made
+
+
+def source(family: str, format_: str) -> str:
+    return f"{family}-{format_.removeprefix('tvm:')}"
+
+
+def asked(model: BuiltModel, format_: str, platform: PlatformInfo = HERE) -> Conversion:
+    return Conversion(model.info, format_, platform, sequence_length=LENGTH)
+
+
+def library(shop: Workshop, model: BuiltModel, format_: str, platform: PlatformInfo = HERE) -> Path:
+    """The library alone; the runtime that lies beside it on some devices is not made."""
+    return shop.parts(toolchain(), model, asked(model, format_, platform), until="TvmCompile")[
+        "TvmCompile/library"
+    ]
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_it_answers_as_torch_does(models: Models, family: str, format_: str, tmp_path: Path) -> None:
-    name = models.source(family, format_)
-    rows = probes(models.infos[name], tmp_path / "probes")
-    expected = torch_logits(models.infos[name], models.folder / name, rows)
-    tool = toolchain().device_tool(HERE)
-    library = models.library(family, format_)
-    found = device_logits(models.locked, tool, library, tmp_path / "probes", tmp_path / "out")
-    assert np.abs(found - expected).max() <= ROUNDING * np.abs(expected).max()
-    assert (found.argmax(-1) == expected.argmax(-1)).all()
+def test_it_answers_as_torch_does(
+    shop: Workshop, models: dict[str, BuiltModel], family: str, format_: str
+) -> None:
+    model = models[source(family, format_)]
+    found = shop.ask(toolchain(), shop.make(toolchain(), model, format_), model.rows())
+    expected = model.answers()
+    assert largest_error(found, expected) <= ROUNDING
+    assert top1_agreement(found, expected) == 1
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sizes_are_foretold(models: Models, family: str, format_: str) -> None:
-    info = models.infos[models.source(family, format_)]
+def test_sizes_are_foretold(shop: Workshop, models: dict[str, BuiltModel], family: str, format_: str) -> None:
+    model = models[source(family, format_)]
     for cpu in ("x86_64", "aarch64", "armv7", "riscv64"):
-        footprint = toolchain().footprint(Conversion(info, format_, device(cpu)))
-        library = footprint.disk - footprint.detail.get("runtime", 0)
-        made = size(models.library(family, format_, cpu))
-        assert abs(library - made) <= 0.01 * made, (cpu, library, made)
+        footprint = toolchain().footprint(asked(model, format_, device(cpu)))
+        told = footprint.disk - footprint.detail.get("runtime", 0)
+        made = size(library(shop, model, format_, device(cpu)))
+        assert abs(told - made) <= 0.01 * made, (cpu, told, made)
 
 
-def test_the_code_of_a_tiny_model_is_not_foretold_to_the_percent(models: Models) -> None:
-    footprint = toolchain().footprint(Conversion(models.infos["tiny"], "tvm:fp32", HERE))
-    assert abs(footprint.disk - size(models.library("tiny", "tvm:fp32"))) < TINY
+def test_the_code_of_a_tiny_model_is_not_foretold_to_the_percent(
+    shop: Workshop, models: dict[str, BuiltModel]
+) -> None:
+    footprint = toolchain().footprint(asked(models["tiny-fp32"], "tvm:fp32"))
+    assert abs(footprint.disk - size(library(shop, models["tiny-fp32"], "tvm:fp32"))) < TINY
 
 
 @pytest.mark.parametrize(("family", "format_"), [("llama", "tvm:int4"), ("vit", "tvm:int8")])
-def test_the_codes_of_the_checkpoint_are_in_the_library(models: Models, family: str, format_: str) -> None:
-    name = models.source(family, format_)
-    packed, _ = split_packed(read_tensors(models.folder / name), int(format_[-1]))
-    library = models.library(family, format_).read_bytes()
+def test_the_codes_of_the_checkpoint_are_in_the_library(
+    shop: Workshop, models: dict[str, BuiltModel], family: str, format_: str
+) -> None:
+    model = models[source(family, format_)]
+    packed, _ = split_packed(read_tensors(model.path), int(format_[-1]))
+    made = library(shop, model, format_).read_bytes()
     assert packed
     for weight in packed.values():
-        assert pack_columns(weight).numpy().tobytes() in library
+        assert pack_columns(weight).numpy().tobytes() in made
 
 
 @pytest.mark.parametrize(("family", "format_"), [("llama", "tvm:int4"), ("vit", "tvm:fp32")])
 def test_bytes_are_the_same_from_another_folder(
-    models: Models, family: str, format_: str, tmp_path: Path
+    shop: Workshop, models: dict[str, BuiltModel], family: str, format_: str, tmp_path: Path
 ) -> None:
-    name = models.source(family, format_)
-    shutil.copytree(models.folder / name, tmp_path / "elsewhere")
-    again = convert(
-        models.locked,
-        toolchain(),
-        models.infos[name],
-        tmp_path / "elsewhere",
-        format_,
-        tmp_path / "out",
-        HERE,
+    model = models[source(family, format_)]
+    shutil.copytree(model.path, tmp_path / "elsewhere")
+    first, again = (
+        each.parts(toolchain(), BuiltModel(path, model.info), asked(model, format_))
+        for each, path in ((shop, model.path), (shop.fresh(), tmp_path / "elsewhere"))
     )
-    first = models.library(family, format_)
-    assert again.read_bytes() == first.read_bytes()
-    assert again.with_name("module.json").read_bytes() == (models.folder / f"{name}.json").read_bytes()
+    for name in ("TvmImport/module", "TvmCompile/library"):
+        assert first[name].read_bytes() == again[name].read_bytes()
 
 
-def test_asymmetric_weights_keep_their_zero_points(models: Models, tmp_path: Path) -> None:
-    changed = {"bits": 4, "group_size": 32, "symmetric": False, "embeddings": "float"}
-    info = rounded(models.infos["llama"], models.folder / "llama", tmp_path / "model", **changed)
-    library = convert(
-        models.locked, toolchain(), info, tmp_path / "model", "tvm:int4", tmp_path / "out", HERE
-    )
-    rows = probes(info, tmp_path / "probes")
-    expected = torch_logits(info, tmp_path / "model", rows)
-    tool = toolchain().device_tool(HERE)
-    found = device_logits(models.locked, tool, library, tmp_path / "probes", tmp_path / "answers")
-    assert np.abs(found - expected).max() <= ROUNDING * np.abs(expected).max()
-    predicted = toolchain().footprint(Conversion(info, "tvm:int4", HERE)).disk
-    assert abs(predicted - size(library)) <= 0.01 * size(library)
+def test_asymmetric_weights_keep_their_zero_points(
+    shop: Workshop, models: dict[str, BuiltModel], tmp_path: Path
+) -> None:
+    model = rounded_model(models["llama-fp32"], tmp_path / "model", symmetric=False, embeddings="float")
+    made = shop.make(toolchain(), model, "tvm:int4")
+    assert largest_error(shop.ask(toolchain(), made, model.rows()), model.answers()) <= ROUNDING
+    assert abs(toolchain().footprint(asked(model, "tvm:int4")).disk - size(made)) <= 0.01 * size(made)
 
 
-def test_weights_of_another_width_are_refused_by_the_tool_too(models: Models, tmp_path: Path) -> None:
+def test_weights_of_another_width_are_refused_by_the_tool_too(
+    shop: Workshop, models: dict[str, BuiltModel]
+) -> None:
     tool = PythonTool(FOLDER / "import_tool.py", lock=Lock(FOLDER / "requirements-import.lock"))
     params = {"format": "tvm:int8", "task": "language_model", "sequence_length": 8}
     with pytest.raises(ToolError, match="takes 8-bit weights, and the model has 4-bit weights"):
-        models.locked.call(
-            tool, params, {"model": models.folder / "llamaint4"}, {"module": tmp_path / "module.json"}
-        )
+        shop.call(tool, {"model": models["llama-int4"].path}, ("module",), params=params)
 
 
-def test_rows_of_another_length_are_refused(models: Models, tmp_path: Path) -> None:
-    rows = probes(models.infos["llama"], tmp_path / "probes")
-    np.save(tmp_path / "probes/inputs.npy", rows[:, :-1])
-    tool = toolchain().device_tool(HERE)
-    library = models.library("llama", "tvm:fp32")
+def test_rows_of_another_length_are_refused(shop: Workshop, models: dict[str, BuiltModel]) -> None:
+    made = shop.make(toolchain(), models["llama-fp32"], "tvm:fp32")
     with pytest.raises(ToolError, match="takes rows of shape"):
-        device_logits(models.locked, tool, library, tmp_path / "probes", tmp_path / "out")
+        shop.ask(toolchain(), made, models["llama-fp32"].rows(1, LENGTH - 1))
 
 
-def test_a_person_may_type_tokens(models: Models) -> None:
+def test_a_person_may_type_tokens(
+    shop: Workshop, models: dict[str, BuiltModel], capsys: pytest.CaptureFixture[str]
+) -> None:
     tool = toolchain().device_tool(HERE)
     assert tool is not None
-    binary = {"binary": models.library("llama", "tvm:fp32")}
-    answer = models.locked.call(tool, {}, binary, {}, arguments=("1", "7", "9"))
-    assert len(answer.splitlines()) == 5
-    assert answer.splitlines()[0].endswith("%")
-
-
-MEASURE = """
-import sys
-sys.path[:0] = sys.argv[1:3]
-from pathlib import Path
-import device_tool
-import numpy as np
-
-def resident():
-    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return int(lines["VmRSS"].split()[0]) * 1024
-
-before = resident()
-model = device_tool.open_model(Path(sys.argv[3]))
-model(np.zeros(model.shape))
-print(resident() - before)
-"""
+    binary = {"binary": shop.make(toolchain(), models["llama-fp32"], "tvm:fp32")}
+    capsys.readouterr()
+    shop.call(tool, binary, arguments=("1", "7", "9"))
+    answer = capsys.readouterr().out.splitlines()
+    assert len(answer) == 5
+    assert answer[0].endswith("%")
 
 
 @pytest.mark.parametrize("format_", ["tvm:fp32", "tvm:int4"])
-def test_memory_is_what_was_predicted(models: Models, format_: str, tmp_path: Path) -> None:
+def test_memory_is_what_was_predicted(
+    shop: Workshop, models: dict[str, BuiltModel], format_: str, tmp_path: Path
+) -> None:
     """No more than that, and not much less; Python and its modules left out."""
-    tool = toolchain().device_tool(HERE)
+    tool, model = toolchain().device_tool(HERE), models[source("llama", format_)]
     assert tool is not None
-    (tmp_path / "home").mkdir()
-    library = str(models.library("llama", format_))
-    done = models.locked.run(tool, ["-c", MEASURE, str(ROOT), str(FOLDER), library], tmp_path)
-    assert done.returncode == 0, done.stderr
-    measured = int(done.stdout)
-    predicted = (
-        toolchain().footprint(Conversion(models.infos[models.source("llama", format_)], format_, HERE)).ram
-    )
+    for name in ("device_tool.py", "device_model.py"):
+        shutil.copyfile(FOLDER / name, tmp_path / name)
+    (tmp_path / "measure_tool.py").write_text(MEASURE)
+    measure = PythonTool(tmp_path / "measure_tool.py", lock=tool.lock)
+    made = shop.call(measure, {"binary": shop.make(toolchain(), model, format_)}, ("bytes",))
+    measured = int(made["bytes"].read_text())
+    predicted = toolchain().footprint(asked(model, format_)).ram
     assert measured <= predicted < 2 * measured, (predicted, measured)
 
 
 @pytest.mark.timeout(1500)
-def test_a_runtime_is_the_same_wherever_it_is_built(models: Models, tmp_path: Path) -> None:
+def test_a_runtime_is_the_same_wherever_it_is_built(shop: Workshop, models: dict[str, BuiltModel]) -> None:
     tool = PythonTool(FOLDER / "runtime_tool.py", lock=Lock(FOLDER / "requirements.lock"))
     inputs = {path.name: path for path in SOURCES}
-    made = []
-    for name in ("one", "other"):  # Each in a directory of its own.
-        library = tmp_path / f"{name}.so"
-        models.locked.call(tool, {"cpu": "armv7"}, inputs, {"library": library})
-        made.append(library.read_bytes())
+    made = [  # Each in a directory of its own.
+        shop.call(tool, inputs, ("library",), params={"cpu": "armv7"})["library"].read_bytes()
+        for _ in range(2)
+    ]
     assert made[0] == made[1]
     assert b"site-packages" not in made[0]
-    assert str(tmp_path.parents[1]).encode() not in made[0]
-    predicted = (
-        toolchain()
-        .footprint(Conversion(models.infos["llama"], "tvm:fp32", device("armv7")))
-        .detail["runtime"]
-    )
-    assert abs(predicted - len(made[0])) <= 0.01 * len(made[0])
+    assert str(shop.directory).encode() not in made[0]
+    footprint = toolchain().footprint(asked(models["llama-fp32"], "tvm:fp32", device("armv7")))
+    assert abs(footprint.detail["runtime"] - len(made[0])) <= 0.01 * len(made[0])

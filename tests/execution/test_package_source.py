@@ -1,10 +1,11 @@
 """Where packages come from: settings, then uv's variables, then what pip is configured with."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from modelbuild.cli.package_source import package_source, pip_settings
+from modelbuild.execution.package_source import package_source, pip_settings
 from modelbuild.loading.workspace import Settings
 
 
@@ -30,23 +31,23 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_pip_is_configured_with_counts_last(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = package_source(Settings(), home)
+    source = package_source(Settings(), home, os.environ)
     assert source.find_links == ("/pip/wheels", "https://example.org/%/")
     assert source.environment["SSL_CERT_FILE"] == "/pip/ca.pem"
     assert not source.offline
     monkeypatch.setenv("UV_FIND_LINKS", "/uv/wheels")
-    source = package_source(Settings(), home)
+    source = package_source(Settings(), home, os.environ)
     assert source.find_links == ()
     assert source.environment["UV_FIND_LINKS"] == "/uv/wheels"
 
 
 def test_settings_count_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/mine.pem")
-    source = package_source(Settings(find_links="wheels", offline=True), home)
+    source = package_source(Settings(find_links="wheels", offline=True), home, os.environ)
     assert source.find_links == (str(home / "wheels"),)
     assert source.offline
     assert source.environment["SSL_CERT_FILE"] == "/mine.pem"
-    page = package_source(Settings(find_links="https://example.org/wheels/"), home)
+    page = package_source(Settings(find_links="https://example.org/wheels/"), home, os.environ)
     assert page.find_links == ("https://example.org/wheels/",)
 
 
@@ -63,6 +64,6 @@ def test_what_would_change_what_is_installed_is_left_out(home: Path, monkeypatch
     monkeypatch.setenv("UV_OVERRIDE", "/somewhere")
     monkeypatch.setenv("UV_PRERELEASE", "allow")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
-    environment = package_source(Settings(), home).environment
+    environment = package_source(Settings(), home, os.environ).environment
     assert environment["HTTPS_PROXY"] == "http://proxy"
     assert not {"UV_OVERRIDE", "UV_PRERELEASE", "PATH"} & environment.keys()

@@ -1,3 +1,0 @@
-from tests.toolchains.ncnn.conftest import text
-
-__all__ = ["text"]
