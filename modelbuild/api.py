@@ -8,6 +8,7 @@ from modelbuild.architecture import (
     attention_window,
     complete_architecture,
     kv_cache_bytes,
+    longest_row,
     parameter_count,
     weight_tensors,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "gguf_refusal",
     "is_rounded",
     "kv_cache_bytes",
+    "longest_row",
     "nearest_fitting",
     "over_budget",
     "parameter_count",

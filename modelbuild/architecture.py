@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from modelbuild.errors import AnalysisError
 from modelbuild.toolkit.attention_window import attention_window as of_config
+from modelbuild.toolkit.gguf_config import FAMILIES
 
 Role = Literal["embedding", "output", "matrix", "vector"]
 
@@ -133,6 +134,12 @@ def kv_cache_bytes(architecture: Mapping[str, Any], context_length: int, bytes_p
 def attention_window(architecture: Mapping[str, Any]) -> int:
     """Tokens that a token attends to, its own included, in the layers that look back least; 0: all."""
     return of_config(complete_architecture(architecture))
+
+
+def longest_row(architecture: Mapping[str, Any]) -> int:
+    """Tokens that a language model's positions were made for, `max_position_embeddings`."""
+    stated = architecture.get("max_position_embeddings")
+    return int(stated or FAMILIES[complete_architecture(architecture)["model_type"]].context)
 
 
 def _model_type(architecture: Mapping[str, Any]) -> str:

@@ -5,13 +5,15 @@ They have no KV cache; a row of tokens, or one picture, is one pass.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from modelbuild.architecture import MODEL_TYPES, attention_window, complete_architecture, weight_tensors
 from modelbuild.errors import AnalysisError
 from modelbuild.runtime_toolchain import Conversion, RuntimeToolchainInfo
 
+_DEPENDING_ON_THE_ROW = ("dynamic", "longrope")
 _STORED = ("safetensors", "compressed-tensors", "gptq")
 """Formats of checkpoints that the tools of modelbuild.toolkit read."""
 
@@ -45,6 +47,9 @@ class FixedPassToolchainInfo(RuntimeToolchainInfo):
             weight_tensors(keys)
         except AnalysisError as error:
             return error.message
+        kind = _rotary_kind(keys)
+        if kind in _DEPENDING_ON_THE_ROW:
+            return f"its rotary embedding, `{kind}`, depends on the row, which no converter follows"
         window = attention_window(keys)
         if window and window < conversion.sequence_length:
             return (
@@ -52,6 +57,11 @@ class FixedPassToolchainInfo(RuntimeToolchainInfo):
                 "would let it look back on all of them"
             )
         return ""
+
+
+def _rotary_kind(keys: Mapping[str, Any]) -> str:
+    rope = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
+    return str(rope.get("rope_type") or rope.get("type") or "default")
 
 
 def pass_params(conversion: Conversion) -> dict[str, object]:

@@ -14,6 +14,7 @@ from modelbuild.architecture import (
     attention_window,
     complete_architecture,
     kv_cache_bytes,
+    longest_row,
     parameter_count,
     weight_tensors,
 )
@@ -94,6 +95,12 @@ def test_a_config_json_says_the_number_of_labels_by_their_names() -> None:
     keys = {"model_type": "vit", **TINY, "id2label": {"0": "a", "1": "b", "2": "c"}}
 
     assert complete_architecture(keys)["num_labels"] == 3
+
+
+@pytest.mark.parametrize("model_type", sorted(MODEL_TYPES - {"vit"}))
+def test_rows_are_as_long_as_transformers_says(model_type: str) -> None:
+    assert longest_row({"model_type": model_type}) == AutoConfig.for_model(model_type).max_position_embeddings
+    assert longest_row({"model_type": model_type, "max_position_embeddings": 64}) == 64
 
 
 def test_cache_of_keys_and_values() -> None:

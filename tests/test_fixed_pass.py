@@ -67,6 +67,15 @@ def asked(length: int = 64, format_: str = "mine:fp32", **changed: Any) -> Conve
         (asked(architecture=LLAMA | {"model_type": "mistral", "sliding_window": None}), ""),
         (asked(8192, architecture=LLAMA | {"model_type": "mistral"}), "looks back on 4096 tokens"),
         (asked(8192, architecture=LLAMA), ""),
+        (asked(architecture=LLAMA | {"rope_parameters": {"rope_type": "llama3"}}), ""),
+        (
+            asked(architecture=LLAMA | {"rope_parameters": {"rope_type": "dynamic"}}),
+            "embedding, `dynamic`, depends",
+        ),
+        (
+            asked(architecture=LLAMA | {"rope_scaling": {"type": "longrope"}}),
+            "embedding, `longrope`, depends",
+        ),
     ],
 )
 def test_what_none_of_them_can_do_is_refused(conversion: Conversion, reason: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from modelbuild.errors import AnalysisError, CacheError, EnvironmentFailure, Interrupted, Location
+from modelbuild.execution.distributions import normalise
 from modelbuild.execution.installed_packages import changed_packages
 from modelbuild.execution.lock_file import LockFile
 from modelbuild.execution.package_source import PackageSource
@@ -21,6 +22,7 @@ _POLL_S = 0.1
 _END_S = 2.0
 _NOTES = 8
 _NOT_INSTALLED = re.compile(r"The package `(?P<by>[^`]+)` requires `(?P<what>[^`]+)`, but it's not installed")
+_NAMED = re.compile(r"The package `[^`]+` requires `(?P<what>[A-Za-z0-9._-]+)[^`]*`, but it's not installed")
 _CLASHES = re.compile(r"The package `[^`]+` (requires|has) .+")
 _PIP_PLATFORM = re.compile(r"armv7-manylinux_2_(?P<minor>\d+)\Z")
 _PREFIXES = ("error: ", "cause: ", "hint: ", "warning: ", "ERROR: ", "WARNING: ")
@@ -64,14 +66,16 @@ class Installer:
         python = f"{venv}/bin/python"
         make = ["venv", "--no-project", "--relocatable", "--python", _base_python(), venv]
         self._uv(lock, lock_descriptor, *make)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        warnings = self._packages(
-            lock,
-            lock_descriptor,
-            f"{venv}/lib/{version}/site-packages",
-            ["--python", python, "--compile-bytecode", *common],
-        )
+        packages = f"{venv}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+        arguments = ["--python", python, "--compile-bytecode", *common]
+        warnings = self._packages(lock, lock_descriptor, packages, arguments)
         code, output = self._call(lock_descriptor, "pip", "check", "--python", python)
+        wanted = {normalise(match["what"]) for match in _NAMED.finditer(output)} if code else set()
+        if wanted & {pin.name for pin in lock.held_back}:
+            with open(requirements, "w", encoding="utf-8") as stream:
+                stream.writelines(f"{pin.unconditional}\n" for pin in lock.held_back)
+            warnings += self._packages(lock, lock_descriptor, packages, arguments)
+            code, output = self._call(lock_descriptor, "pip", "check", "--python", python)
         return (*warnings, *(_check(lock, output) if code else ()))
 
     def _packages(

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from modelbuild.digest import digest_bytes
@@ -20,6 +20,7 @@ _PIN = re.compile(
     r"(;\s*(?P<marker>.+?))?\s*$"
 )
 _HASH = re.compile(r"\s--hash[=\s](\S+)")
+_HELD_BACK = re.compile(r"\bextra\s*==")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _ENVIRONMENT_SCHEMA = 1
 """Raise it when the same lock has to be installed in another way."""
@@ -40,6 +41,11 @@ class Pin:
         """As an installer reads it; the same for every spelling of the line."""
         marker = f" ; {self.marker}" if self.marker else ""
         return f"{self.name}=={self.version}{marker}{''.join(f' --hash={each}' for each in self.hashes)}"
+
+    @property
+    def unconditional(self) -> str:
+        """The same without the marker."""
+        return replace(self, marker="").requirement
 
     @property
     def identity(self) -> str:
@@ -77,6 +83,14 @@ class LockFile:
     def text(self) -> str:
         """The requirements file for the installer."""
         return "".join(f"{line}\n" for line in sorted(pin.requirement for pin in self.pins))
+
+    @property
+    def held_back(self) -> tuple[Pin, ...]:
+        """Pins with an `extra` in their marker, which no installer takes by itself.
+
+        They are what only some builds of another package require: of torch, that for CUDA.
+        """
+        return tuple(pin for pin in self.pins if _HELD_BACK.search(pin.marker))
 
     @cached_property
     def detail(self) -> Mapping[str, str]:

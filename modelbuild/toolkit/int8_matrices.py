@@ -56,6 +56,14 @@ def int8_matrices(model: torch.nn.Module, tree: Path) -> dict[str, Int8Matrix]:
     return {name: matrix for name, matrix in found.items() if matrix is not None}
 
 
+def round_layers(model: torch.nn.Module, matrices: Mapping[str, Int8Matrix]) -> None:
+    """Let the named layers of `model` have the numbers that their integers stand for."""
+    for name, matrix in matrices.items():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, torch.nn.Linear | torch.nn.Embedding)
+        layer.weight.data = matrix.floats()
+
+
 def _rounded(weight: torch.Tensor) -> Int8Matrix:
     scales = (weight.abs().amax(dim=1) / _HIGHEST).clamp(min=_LEAST_SCALE)
     return Int8Matrix(torch.round(weight / scales[:, None]).to(torch.int8), scales)

@@ -139,6 +139,31 @@ def test_a_lock_that_is_not_complete(place: Place) -> None:
     assert place.made == []
 
 
+@pytest.mark.parametrize(
+    ("requires", "found"), [((), False), (("cuda_lib>=2; sys_platform == 'linux'",), True)]
+)
+def test_what_only_another_build_of_a_package_requires_is_installed_with_that_build(
+    place: Place, requires: tuple[str, ...], found: bool
+) -> None:
+    """As torch: the build for CUDA has the same version as the one for the CPU, and requires more."""
+    make_wheel(place.wheels, "torchlike", "1.0", *requires)
+    make_wheel(place.wheels, "cuda_lib", "3.0", "cuda_more")
+    make_wheel(place.wheels, "cuda_more", "3.1")
+    text = 'torchlike==1.0\ncuda-lib==3.0 ; extra == "cuda"\ncuda-more==3.1 ; extra == "cuda"\n'
+    environment = place.get(place.lock(text))
+    assert Path(environment.packages, "cuda_lib.py").is_file() is found
+    assert Path(environment.packages, "cuda_more.py").is_file() is found
+    assert place.warned == []
+
+
+def test_a_build_that_requires_more_than_is_held_back_is_an_error(place: Place) -> None:
+    make_wheel(place.wheels, "torchlike", "1.0", "cuda_lib", "absent")
+    make_wheel(place.wheels, "cuda_lib", "3.0")
+    lock = place.lock('torchlike==1.0\ncuda-lib==3.0 ; extra == "cuda"\n')
+    with pytest.raises(EnvironmentFailure, match="is not complete: `torchlike` requires `absent`"):
+        place.get(lock)
+
+
 def test_versions_that_do_not_fit_are_a_warning(place: Place) -> None:
     make_wheel(place.wheels, "needy", "1.0", "tiny>=2")
     place.get(place.lock("needy==1.0\ntiny==1.0\n"))

@@ -75,10 +75,14 @@ def _softmax(v: Values) -> Array:
 
 
 def _gelu(v: Values) -> Array:
-    if v.get("mode", "EXACT") != "EXACT":
-        raise ToolError(f"the program approximates gelu: {v['mode']}")
-    halves = np.vectorize(math.erf, otypes=[np.float64])(v["x"] / math.sqrt(2))
-    return np.asarray(v["x"] * 0.5 * (1 + halves))
+    x, mode = v["x"], v.get("mode", "EXACT")
+    if mode == "EXACT":
+        halves = np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))
+    elif mode == "TANH_APPROXIMATION":
+        halves = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    else:
+        raise ToolError(f"the program approximates gelu by {mode}, which cannot be checked here")
+    return np.asarray(x * 0.5 * (1 + halves))
 
 
 def _layer_norm(v: Values) -> Array:
@@ -127,12 +131,15 @@ _OPERATIONS: Mapping[str, Callable[[Values], Array]] = {
     "mul": lambda v: np.asarray(v["x"] * v["y"]),
     "pow": lambda v: np.asarray(v["x"] ** v["y"]),
     "reduce_mean": lambda v: v["x"].mean(tuple(int(a) for a in v["axes"]), keepdims=bool(v["keep_dims"])),
+    "relu": lambda v: np.maximum(v["x"], 0),
     "reshape": lambda v: np.reshape(v["x"], tuple(int(each) for each in v["shape"])),
     "rsqrt": lambda v: np.asarray(1 / np.sqrt(v["x"] + v["epsilon"])),
+    "sigmoid": lambda v: np.asarray(1 / (1 + np.exp(-v["x"]))),
     "silu": lambda v: np.asarray(v["x"] / (1 + np.exp(-v["x"]))),
     "slice_by_index": _slice,
     "softmax": _softmax,
     "sub": lambda v: np.asarray(v["x"] - v["y"]),
+    "tanh": lambda v: np.tanh(v["x"]),
     "tile": _repeated,
     "transpose": lambda v: np.transpose(v["x"], tuple(int(each) for each in v["perm"])),
 }

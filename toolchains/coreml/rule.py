@@ -32,7 +32,11 @@ _SIZES = {"coreml:fp16": 2, "coreml:fp32": 4}
 """Format -> bytes of a number."""
 _BLOB = 64
 """What arrays are aligned to, and the metadata in front of each."""
-_MANIFEST_BYTES = 618
+_INLINE = 10
+"""Arrays of fewer numbers are part of the program."""
+_SHARED = 100
+"""Of arrays of so many numbers, coremltools stores equal ones once."""
+_MANIFEST_BYTES = 617
 _PROGRAM_BYTES = {
     ("llama", "coreml:fp32"): (3325, 13708),
     ("llama", "coreml:fp16"): (4023, 15807),
@@ -40,8 +44,10 @@ _PROGRAM_BYTES = {
     ("vit", "coreml:fp16"): (6412, 9990),
 }
 """The program without its weights: what a model has anyway, and for each of its layers; counted."""
-_GROUPED_BYTES = 880
+_GROUPED_BYTES = {"coreml:fp32": 1_620, "coreml:fp16": 1_790}
 """What a layer has besides when heads share keys; counted."""
+_ZERO_BYTES, _BIAS_BYTES = 145, 200
+"""Of naming a bias that coremltools adds, beyond the three that every language model has, and one of its own."""
 
 Target = Literal["iOS15", "iOS16", "iOS17", "iOS18"]
 
@@ -68,10 +74,7 @@ class CoreMlToolchainInfo(FixedPassToolchainInfo):
         format_ = conversion.format
         keys = complete_architecture(conversion.model.architecture)
         weights = _weight_bytes(keys, _SIZES[format_], conversion.sequence_length)
-        base, each = _PROGRAM_BYTES[keys["model_type"], format_]
-        if keys.get("num_key_value_heads") not in (None, keys["num_attention_heads"]):
-            each += _GROUPED_BYTES
-        program = base + each * int(keys["num_hidden_layers"])
+        program = _program_bytes(keys, format_)
         return Footprint(
             disk=weights + program + _MANIFEST_BYTES,
             weights=weights,
@@ -124,16 +127,40 @@ class CoremlToolchain(Rule):
         ]
 
 
+def _program_bytes(keys: Mapping[str, Any], format_: str) -> int:
+    """Operations and names."""
+    base, each = _PROGRAM_BYTES[keys["model_type"], format_]
+    if keys.get("num_key_value_heads") not in (None, keys["num_attention_heads"]):
+        each += _GROUPED_BYTES[format_]
+    biases = 0
+    if keys["model_type"] != "vit":
+        own = sum(tensor.name.endswith(".bias") for tensor in weight_tensors(keys))
+        biases = _ZERO_BYTES * (len(_zero_biases(keys)) - 3) + _BIAS_BYTES * own
+    return base + each * int(keys["num_hidden_layers"]) + biases
+
+
 def _weight_bytes(keys: Mapping[str, Any], size: int, length: int) -> int:
     """Of `weight.bin`: a header, and each array with its metadata; arrays of a few numbers lie elsewhere."""
-    counts = [tensor.parameters for tensor in weight_tensors(keys)]
+    counts = [tensor.parameters for tensor in weight_tensors(keys)] + _zero_biases(keys)
     if keys["model_type"] != "vit":
-        # The causal mask, cosines and sines, and a zero bias for each width.
+        # The causal mask, cosines and sines.
         counts += [length * length, *[length * int(keys["head_dim"])] * 2]
-        heads = (keys["num_attention_heads"], keys["num_key_value_heads"])
-        widths = {int(number) * int(keys["head_dim"]) for number in heads}
-        counts += {*widths, keys["hidden_size"], keys["intermediate_size"], keys["vocab_size"]}
-    return _BLOB + sum(_BLOB + _aligned(count * size) for count in counts if count >= 10)
+    return _BLOB + sum(_BLOB + _aligned(count * size) for count in counts if count >= _INLINE)
+
+
+def _zero_biases(keys: Mapping[str, Any]) -> list[int]:
+    """Widths of the biases that coremltools gives to linear layers without one; equal large ones are one."""
+    tensors = weight_tensors(keys)
+    names = {tensor.name for tensor in tensors}
+    widths = [
+        tensor.shape[0]
+        for tensor in tensors
+        if tensor.role in ("matrix", "output") and tensor.name.replace(".weight", ".bias") not in names
+    ]
+    if keys.get("tie_word_embeddings"):
+        widths.append(int(keys["vocab_size"]))
+    large = {width for width in widths if width >= _SHARED}
+    return [*(width for width in widths if width < _SHARED), *sorted(large)]
 
 
 def _aligned(size: int) -> int:

@@ -6,13 +6,15 @@ import logging
 import warnings
 
 import torch
+from device_tool import Program
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
 from int8_layers import replace_layers
 
 from modelbuild.toolkit.dense_model import load_dense
+from modelbuild.toolkit.expected_answer import ROUNDED_INPUTS, TOLERANCE, ExpectedAnswer
 from modelbuild.toolkit.fixed_shape import FixedImage, FixedText, example_row
-from modelbuild.toolkit.int8_matrices import int8_matrices
+from modelbuild.toolkit.int8_matrices import int8_matrices, round_layers
 from modelbuild.toolkit.progress import report
 from modelbuild.toolkit.request import Request, ToolError
 from modelbuild.toolkit.seeding import seed_torch
@@ -24,30 +26,37 @@ _MATRICES = ("mm", "addmm", "linear", "bmm", "convolution", "dequantize")
 def main(request: Request) -> None:
     """Inputs: model. Outputs: binary (`.pte`). Params: bits (32 or 8), task, sequence_length (0 for images).
 
-    Raises ToolError when a matrix is left outside of XNNPACK, where it would be slow without a word.
+    Raises ToolError when a matrix is left outside of XNNPACK, where it would be slow without a word, and when
+    ExecuTorch does not answer as the model does.
     """
     seed_torch(0, request.threads)
     tree, params = request.inputs["model"], request.params
     length = int(params["sequence_length"])
     model = load_dense(tree, str(params["task"]))
-    if params["bits"] == 8:
-        replace_layers(model, int8_matrices(model, tree))
+    matrices = int8_matrices(model, tree) if params["bits"] == 8 else {}
+    round_layers(model, matrices)
+    expected = ExpectedAnswer(model, length)
+    replace_layers(model, matrices)
     wrapped = (FixedText(model, length) if length else FixedImage(model)).eval()
-    report(1, 3, unit="stages")
+    report(1, 4, unit="stages")
     logging.disable(logging.WARNING)  # Thousands of lines about the exporters' own internals.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             program = torch.export.export(wrapped, (example_row(tree, length),))
-            report(2, 3, unit="stages")
+            report(2, 4, unit="stages")
             edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         except Exception as error:  # torch's and ExecuTorch's exceptions share no base of their own
             first_line = str(error).strip().partition("\n")[0]
             raise ToolError(f"ExecuTorch cannot take this model: {first_line}") from error
         _check_delegated(edge.exported_program().graph)
         content = edge.to_executorch().buffer
-    request.outputs["binary"].write_bytes(content)
-    report(3, 3, unit="stages")
+    made = request.outputs["binary"]
+    made.write_bytes(content)
+    report(3, 4, unit="stages")
+    found = Program(made).run(expected.row)
+    expected.check(found, "ExecuTorch", ROUNDED_INPUTS if matrices else TOLERANCE)
+    report(4, 4, unit="stages")
 
 
 def _check_delegated(graph: torch.fx.Graph) -> None:

@@ -38,10 +38,8 @@ class GridLinear(torch.nn.Module):
 
 
 def replace_layers(model: torch.nn.Module, matrices: Mapping[str, Int8Matrix]) -> None:
-    """Put the named linear layers and embeddings on their grids."""
+    """Put the named linear layers on their grids, of a model whose matrices lie on them."""
     for name, matrix in matrices.items():
         layer = model.get_submodule(name)
-        assert isinstance(layer, torch.nn.Linear | torch.nn.Embedding)
-        layer.weight.data = matrix.floats()
         if isinstance(layer, torch.nn.Linear):
             model.set_submodule(name, GridLinear(matrix.scales, layer))

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pnnx
 import torch
+from device_tool import Session
 from model_shape import ModelShape
 from ncnn_file import BIN, PARAM
 
 from modelbuild.toolkit.dense_model import load_dense
+from modelbuild.toolkit.expected_answer import ExpectedAnswer
 from modelbuild.toolkit.progress import report
 from modelbuild.toolkit.request import Request, ToolError
 from modelbuild.toolkit.seeding import seed_torch
@@ -20,23 +22,30 @@ from modelbuild.toolkit.static_model import StaticModel, static_model
 
 
 def main(request: Request) -> None:
-    """Inputs: model. Outputs: ncnn, a tree. Params: task, and for text sequence_length."""
+    """Inputs: model. Outputs: ncnn, a tree. Params: task, sequence_length (0 for images).
+
+    Raises ToolError when ncnn does not answer as the model does.
+    """
     seed_torch(0, request.threads)
     params = request.params
+    length = int(params["sequence_length"])
     model = load_dense(request.inputs["model"], params["task"])
-    static = static_model(model, params["task"], int(params.get("sequence_length", 0)))
-    report(0, 2, unit="stages")
+    expected = ExpectedAnswer(model, length)
+    static = static_model(model, params["task"], length)
+    report(0, 3, unit="stages")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _trace(static, folder / "model.pt")
-        report(1, 2, unit="stages")
+        report(1, 3, unit="stages")
         _run_pnnx(static, folder)
         target = request.outputs["ncnn"]
         target.mkdir()
         for name in (PARAM, BIN):
             (target / name).write_bytes((folder / name).read_bytes())
         ModelShape(tuple(static.example.shape), static.classes).write(target)
-    report(2, 2, unit="stages")
+    report(2, 3, unit="stages")
+    expected.check(Session(target, request.threads).call(expected.row), "ncnn")
+    report(3, 3, unit="stages")
 
 
 def _trace(static: StaticModel, path: Path) -> None:

@@ -40,7 +40,8 @@ _WITHOUT_WEIGHTS = frozenset(
             "ExpandDims",
             "Flatten",
         ),
-        *("BinaryOp", "UnaryOp", "MatMul", "Tile", "RotaryEmbed", "SDPA", "Softmax", "Swish", "GELU"),
+        *("BinaryOp", "UnaryOp", "MatMul", "Tile", "RotaryEmbed", "SDPA", "Softmax"),
+        *("Swish", "GELU", "ReLU", "Sigmoid", "TanH"),
     )
 )
 

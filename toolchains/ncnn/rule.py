@@ -34,6 +34,8 @@ from modelbuild.api import (
 _HERE = Path(__file__).parent
 _FORMATS = ("ncnn:fp32", "ncnn:fp16", "ncnn:int8", "ncnn:int4")
 _BITS = {"ncnn:int8": 8, "ncnn:int4": 4}
+_ACTIVATIONS = frozenset({"silu", "gelu", "gelu_pytorch_tanh", "relu", "quick_gelu"})
+"""Those that were compared; of `gelu_new`, pnnx makes another gelu."""
 _BLOCK = 32
 """Neighbours in a row that share a scale."""
 _WHEELS = {
@@ -61,9 +63,14 @@ class NcnnToolchainInfo(FixedPassToolchainInfo):
     families: ClassVar[frozenset[str]] = frozenset({"llama", "vit"})
 
     def refusal(self, conversion: Conversion) -> str:
-        """Integers that would have to be rounded a second time."""
-        bits = _BITS.get(conversion.format, 0)
-        return super().refusal(conversion) or (_not_packable(conversion.model, bits) if bits else "")
+        """Activations that ncnn computes otherwise, and integers that would be rounded a second time."""
+        model, bits = conversion.model, _BITS.get(conversion.format, 0)
+        reason = super().refusal(conversion)
+        activation = model.architecture.get("hidden_act", "silu" if model.is_text else "gelu")
+        if not reason and activation not in _ACTIVATIONS:
+            known = ", ".join(sorted(_ACTIVATIONS))
+            reason = f"its activation is `{activation}`, and those that ncnn computes alike are {known}"
+        return reason or (_not_packable(model, bits) if bits else "")
 
     def footprint(self, conversion: Conversion) -> Footprint:
         """The weights to the byte; the text of the layers estimated."""
@@ -162,6 +169,8 @@ def _bin_bytes(conversion: Conversion) -> int:
         if keys["tie_word_embeddings"]:
             table = next(t for t in tensors if t.role == "embedding")
             tensors.append(WeightTensor("lm_head.weight", table.shape, "output"))
+    elif not keys["qkv_bias"]:  # ncnn's layer has biases in any case.
+        total = 4 * 3 * int(keys["hidden_size"]) * int(keys["num_hidden_layers"])
     for tensor in tensors:
         bits = _BITS.get(conversion.format, 0) if is_rounded(model, tensor) else 0
         total += _tensor_bytes(tensor, conversion.format, bits, is_text=model.is_text)

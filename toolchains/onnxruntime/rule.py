@@ -31,6 +31,7 @@ from modelbuild.api import (
     device_lock,
     is_rounded,
     kv_cache_bytes,
+    longest_row,
     pass_bytes,
     weight_tensors,
 )
@@ -65,6 +66,8 @@ _GRAPH: Mapping[tuple[str, str], tuple[int, int, int]] = {
     ("images", "int8-static"): (2_156, 6_388, 0),
 }
 """Bytes of nodes, names and constants: of any model, of each layer, of each layer whose heads share keys."""
+_BIAS_BYTES, _NORM_BYTES = {False: 120, True: 203}, {False: 440, True: 732}
+"""Whether weights are float32 -> bytes of naming and adding a bias, and of a norm of queries or keys."""
 _ZEROS_BYTES = 98
 """Of naming the zero points of one matrix."""
 _RUNTIME_BYTES = 60 << 20
@@ -73,8 +76,6 @@ _RUNTIME_BYTES = 60 << 20
 
 _GENAI_GRAPH: Mapping[bool, tuple[int, int]] = {False: (3_879, 3_433), True: (4_148, 4_231)}
 """With integers or not -> bytes of the graph and the settings: of any model, of each layer."""
-_LONGEST = 2048
-"""What `max_position_embeddings` is where the architecture leaves it out."""
 _TOKEN_BYTES = 63
 """Of tokenizer files, for each token and its merge."""
 _BYTE_TOKENS = (256, 6_656)
@@ -203,7 +204,7 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
         """As `onnx:`; rotary tables, the graph and the tokenizer as measured, see README.md."""
         model = conversion.model
         keys = complete_architecture(model.architecture)
-        longest = int(model.architecture.get("max_position_embeddings") or _LONGEST)
+        longest = longest_row(keys)
         tensors = weight_tensors(model.architecture)
         onnx = f"onnx:{_variant(conversion.format)}"
         base, layer = _GENAI_GRAPH[onnx != "onnx:fp32"]
@@ -329,7 +330,15 @@ def _graph_bytes(model: ModelInfo, format_: str) -> int:
     base, layer, shared = _GRAPH["text" if model.is_text else "images", kind]
     if keys.get("num_key_value_heads", keys["num_attention_heads"]) == keys["num_attention_heads"]:
         shared = 0
+    names = [tensor.name for tensor in weight_tensors(keys)]
+    biases = sum(name.endswith("_proj.bias") for name in names)
+    if not model.is_text:
+        biases -= 4 * int(keys["num_hidden_layers"])  # They are in what was measured.
+    extra = _BIAS_BYTES[kind == "fp32"] * biases
+    extra += _NORM_BYTES[kind == "fp32"] * sum(
+        name.endswith(("q_norm.weight", "k_norm.weight")) for name in names
+    )
     zeros = 0
     if kind == "weights" and not model.quantization.get("symmetric", True):
         zeros = _ZEROS_BYTES * sum(is_rounded(model, t) for t in weight_tensors(model.architecture))
-    return base + (layer + shared) * int(keys["num_hidden_layers"]) + zeros
+    return base + (layer + shared) * int(keys["num_hidden_layers"]) + extra + zeros

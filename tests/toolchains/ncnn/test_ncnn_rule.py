@@ -42,6 +42,7 @@ def test_every_format_is_taken() -> None:
         ("ncnn:fp32", {"architecture": {**LLAMA, "model_type": "gpt2"}}, "a model of type `gpt2`"),
         ("ncnn:fp32", {"architecture": {**LLAMA, "hidden_size": 0}}, "not a positive number"),
         ("ncnn:int4", {"architecture": {**LLAMA, "hidden_size": 48}}, "are 48 wide"),
+        ("ncnn:fp32", {"architecture": {**LLAMA, "hidden_act": "gelu_new"}}, "activation is `gelu_new`"),
         ("ncnn:int4", {"quantization": {**ROUNDING, "bits": 8}}, "8-bit weights would be rounded a second"),
         ("ncnn:int8", {"quantization": {**ROUNDING, "symmetric": False}}, "asymmetric"),
         ("ncnn:int8", {"quantization": {**ROUNDING, "group_size": 48}}, "groups of 48 weights"),
