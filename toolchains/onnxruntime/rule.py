@@ -254,7 +254,7 @@ def _not_computed(model: ModelInfo) -> str:
     if kind not in _GENAI_ROPES:
         return f"the model builder leaves out a rotary embedding of type `{kind}`"
     window = attention_window(keys)
-    if window and window < int(keys.get("max_position_embeddings") or _LONGEST):
+    if window and window < longest_row(keys):
         return (
             f"the model builder is not tried with a sliding window, and the model has one of {window} tokens"
         )

@@ -61,13 +61,13 @@ def toolchain() -> RuntimeToolchainInfo:
         (
             replace(TEXT, architecture=LLAMA | {"rope_scaling": {"type": "linear", "factor": 2.0}}),
             "genai:fp32",
-            platform(),
+            HERE,
             "leaves out a rotary embedding of type `linear`",
         ),
         (
             replace(TEXT, architecture=LLAMA | {"model_type": "mistral", "max_position_embeddings": 8192}),
             "genai:fp32",
-            platform(),
+            HERE,
             "the model has one of 4096 tokens",
         ),
     ],
