@@ -47,7 +47,7 @@ _PROGRAM_BYTES = {
 _GROUPED_BYTES = {"coreml:fp32": 1_620, "coreml:fp16": 1_790}
 """What a layer has besides when heads share keys; counted."""
 _ZERO_BYTES, _BIAS_BYTES = 145, 200
-"""Of naming a bias that coremltools adds, beyond the three that every language model has, and one of its own."""
+"""Of naming a bias that coremltools adds beyond the three of every language model, and one of its own."""
 
 Target = Literal["iOS15", "iOS16", "iOS17", "iOS18"]
 
