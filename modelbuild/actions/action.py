@@ -24,6 +24,12 @@ class Resources:
     gpu: int = 0
     gpu_ram: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for less than nothing, which would make room for others."""
+        for name in self.__slots__:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is negative: {getattr(self, name)}")
+
 
 @dataclass(frozen=True, slots=True)
 class Action:

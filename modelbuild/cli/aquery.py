@@ -54,7 +54,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     wanted = {targets.generated.get(label, label) for label in requested}
     actions = [action for action in graph.actions if args.deps or action.owner in wanted]
     if args.json:
-        terminal.write(json.dumps([_row(action) for action in actions], indent=2, ensure_ascii=False))
+        terminal.write_json([_row(action) for action in actions])
         return 0
     blocks = ("\n".join(_lines(action, terminal)) for action in actions)
     terminal.write("\n\n".join(blocks))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from typing import Literal
 
@@ -40,10 +39,10 @@ def execute(args: Namespace, terminal: Terminal, command: Literal["build", "test
             outcome = build(request, sink)
         except ModelbuildError as error:
             if result is not None:
-                terminal.write(json.dumps(result.document(error.message), indent=2, ensure_ascii=False))
+                terminal.write_json(result.document(error.message))
             raise
     if result is not None:
-        terminal.write(json.dumps(result.document(), indent=2, ensure_ascii=False))
+        terminal.write_json(result.document())
     return int(outcome.exit_code)
 
 

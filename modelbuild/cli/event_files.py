@@ -27,7 +27,8 @@ def open_for_writing(path: str, flag: str) -> TextIO:
     """A file that a flag names. Raises UsageError when it cannot be written, and for `-`: stdout is taken."""
     _refuse_dash(path, flag)
     try:
-        return open(path, "w", encoding="utf-8", buffering=1)
+        # What is no text in the name of a file becomes an escape of JSON.
+        return open(path, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
     except OSError as error:
         raise _not_writable(path, flag, error) from error
 

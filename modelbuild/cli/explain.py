@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     invocation = open_invocation(args, terminal)
     explanations = explain(load_request(args, invocation, [*args.targets, *args.rest]), terminal.say)
     if args.json:
-        terminal.write(json.dumps([_row(item) for item in explanations], indent=2, ensure_ascii=False))
+        terminal.write_json([_row(item) for item in explanations])
         return 0
     if not explanations and not args.quiet:
         terminal.say("the targets have no actions: nothing of them is ever run")

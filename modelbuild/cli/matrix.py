@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 
 from modelbuild.cli.build import console_options
@@ -57,7 +56,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
         with open_for_writing(args.html, "--html") as page:
             page.write(text)
     if args.json:
-        terminal.write(json.dumps(document(outcome), indent=2, ensure_ascii=False))
+        terminal.write_json(document(outcome))
     elif args.markdown:
         terminal.write(markdown(outcome))
     else:

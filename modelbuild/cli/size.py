@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -51,7 +50,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
             terminal.say(text)
     if args.json:
         document = {"schema": 1, "targets": [_document(size) for size in found]}
-        terminal.write(json.dumps(document, indent=2, ensure_ascii=False))
+        terminal.write_json(document)
         return ExitCode.OK
     blocks = ["\n".join(_paragraph(size, terminal, every=args.formats)) for size in found]
     terminal.write("\n\n".join(blocks))

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 ColorMode = Literal["auto", "always", "never"]
 
@@ -61,6 +61,13 @@ class Terminal:
     def write(self, text: str) -> None:
         """Data, to stdout; a newline is added when it is missing."""
         self.out.write(text if text.endswith("\n") or not text else text + "\n")
+
+    def write_json(self, document: Any) -> None:
+        """A JSON document, to stdout; what is no text in the name of a file becomes an escape."""
+        import json  # noqa: PLC0415 - most commands write none
+
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        self.write(text.encode("utf-8", "backslashreplace").decode())
 
     def say(self, text: str) -> None:
         """For a person, to stderr."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import socket
@@ -271,11 +272,19 @@ def deliver(data: bytes, on_progress: Callable[[Progress], None]) -> bytes:
     for line in lines:
         try:
             raw = json.loads(line)
-            report = Progress(int(raw["step"]), int(raw["total"]), str(raw["unit"]), dict(raw["metrics"]))
-        except (ValueError, KeyError, TypeError):
+            metrics = {str(name): _metric(value) for name, value in raw["metrics"].items()}
+            report = Progress(int(raw["step"]), int(raw["total"]), str(raw["unit"]), metrics)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
         on_progress(report)
     return rest[-(1 << 16) :]
+
+
+def _metric(value: Any) -> float | str:
+    """A number, or text: JSON has no number for the loss of a training that diverged."""
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return value
+    return str(value)
 
 
 def worker_environment(threads: int) -> dict[str, str]:

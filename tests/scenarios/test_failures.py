@@ -1,5 +1,6 @@
 """What a person sees when something is wrong: exit codes, places, no tracebacks, nothing cached."""
 
+import json
 import shutil
 import subprocess
 
@@ -230,3 +231,15 @@ def test_a_report_that_cannot_be_written(chain: CommandLine) -> None:
         result = chain.run("build", "//...", flag, "/dev/full")
         assert result.exit_code == 4
         assert result.stderr.endswith("error: `/dev/full` cannot be written\n   = No space left on device\n")
+
+
+def test_a_name_that_is_no_text_reaches_events_and_json(workspace: CommandLine) -> None:
+    workspace.put(
+        "BUILD.models",
+        'genrule(name = "t", outs = ["t.txt"], cmd = "echo > $@; touch $(@D)/$$(printf \'\\\\377\')stray")\n',
+    )
+    result = workspace.build("//...", "--json", expect=1)
+    (failure,) = json.loads(result.stdout)["failures"]
+    assert "undeclared output `modelbuild-out/\udcffstray`" in failure["error"]
+    (event,) = [each for each in result.events if each["event"] == "action_finished"]
+    assert event["error"] == failure["error"]
