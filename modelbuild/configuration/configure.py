@@ -16,7 +16,7 @@ from modelbuild.errors import AnalysisError, LoadError, ModelbuildError
 from modelbuild.label import Label, parse_label
 from modelbuild.loading.declaration import LoadingContext, dependencies_of
 from modelbuild.loading.package import Target, TargetGraph
-from modelbuild.loading.select import Condition, Select, choose, resolve_select
+from modelbuild.loading.select import Condition, Select, choose, resolve_select, resolve_value
 from modelbuild.platform import ConfigSettingInfo, ConstraintValueInfo, PlatformInfo
 from modelbuild.rule import Rule
 
@@ -189,12 +189,24 @@ class _Configuration:
 
     def _condition(self, target: Target, text: str, platform: PlatformInfo | None) -> Condition:
         assert platform is not None  # A target with a condition is sensitive.
-        label = parse_label(text, target.label.package, target.label.repository)
+        written = parse_label(text, target.label.package, target.label.repository)
+        label = self._behind_aliases(written, platform)
         info = self._static.info(label, ConfigSettingInfo, target.label, "condition of a `select`")
         holds = all(platform.has(value) for value in info.constraints) and all(
             self._defines.get(name) == value for name, value in info.defines
         )
         return Condition(holds, info.requirements)
+
+    def _behind_aliases(self, label: Label, platform: PlatformInfo) -> Label:
+        """The condition that an alias means on this platform: its `actual` may be a `select`, too."""
+        alias = self._targets.targets.get(label)
+        if alias is None or alias.rule != "alias" or label not in self._sensitive:
+            return label
+        chosen = resolve_value(
+            alias.attributes["actual"], lambda select: self._branch(alias, select, platform)
+        )
+        actual = parse_label(str(chosen), alias.label.package, alias.label.repository)
+        return self._behind_aliases(actual, platform)
 
     def _exec_links(self, target: Target, rule: Rule) -> dict[Label, ConfiguredKey]:
         apart = target.rule_class.exec_attributes

@@ -97,6 +97,22 @@ def test_defines_are_conditions(found: Analyze) -> None:
         assert chosen(found, branches, mode="x") == "plain"
 
 
+def test_an_alias_with_a_select_is_a_condition_too(found: Analyze) -> None:
+    """How Bazel's users write `or`."""
+    text = """
+        config_setting(name = "debug", define_values = {"mode": "debug"})
+        alias(name = "arm_or_debug", actual = select({"@platforms//cpu:aarch64": "@platforms//cpu:aarch64", "//conditions:default": ":debug"}))
+        alias(name = "again", actual = ":arm_or_debug")
+        genrule(name = "g", outs = ["g.txt"], cmd = select({":again": "yes", "//conditions:default": "no"}))
+    """
+
+    def made(platform: str, **defines: str) -> str:
+        return next(iter(contents(found(text, "//p:g", platform=platform, **defines)).values()))
+
+    assert made("//platforms:drone") == made("//platforms:phone", mode="debug") == "yes"
+    assert made("//platforms:phone") == "no"
+
+
 def test_who_may_use_a_condition(found: Analyze, tmp_path: Path) -> None:
     """As in Bazel: everybody, unless it says otherwise; what it needs is another matter."""
     (tmp_path / "v").mkdir()
