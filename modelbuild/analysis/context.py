@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from modelbuild.actions.action import Action, Determinism, Resources
 from modelbuild.actions.key import canonical
@@ -17,6 +17,8 @@ from modelbuild.platform import PlatformInfo
 from modelbuild.runner import Runner
 from modelbuild.tool import PythonTool, ShellTool, Tool, TreeTool, WriteTool
 from modelbuild.toolchain import DeclaredToolchainInfo, ToolchainTypeInfo
+
+T = TypeVar("T")
 
 
 def _no_variant(label: Label, platform: Label) -> ResolvedTarget | str:
@@ -216,6 +218,16 @@ class Context:
     def symlink_tree(self, artifact: Artifact, files: Mapping[str, Artifact]) -> None:
         """Declare an action that makes tree `artifact` of `files`: path in the tree -> file or tree."""
         self._add(TreeTool(), {}, files, {"out": artifact}, "SymlinkTree")
+
+    def attempt(self, declare: Callable[[], T]) -> T:
+        """What `declare` returns; if it raises AnalysisError, nothing that it declared has been."""
+        actions, declared = len(self.actions), dict(self._declared)
+        try:
+            return declare()
+        except AnalysisError:
+            del self.actions[actions:]
+            self._declared = declared
+            raise
 
     def record_listing(self, directory: str) -> None:
         """Say that the rule read which files lie in a directory of the machine (absolute path).

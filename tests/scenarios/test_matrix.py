@@ -48,6 +48,9 @@ class ToyInfo(RuntimeToolchainInfo):
 
     def convert(self, ctx, conversion: Conversion):
         out = ctx.declare_file(f"{conversion.prefix}model.toy")
+        ctx.write(ctx.declare_file(f"{conversion.prefix}beside.txt"), "x")
+        if conversion.format == "toy:needy":
+            ctx.fail("it needs data", hint="give it data")
         ctx.run(
             tool=PythonTool(HERE / "convert_tool.py"),
             mnemonic="Toy",
@@ -63,7 +66,7 @@ class ToyInfo(RuntimeToolchainInfo):
 
 class ToyToolchain(Rule):
     def analyze(self, ctx: Context):
-        return [DefaultInfo(), ToyInfo("toy", ("toy:a", "toy:b", "toy:broken", "toy:none"))]
+        return [DefaultInfo(), ToyInfo("toy", ("toy:a", "toy:b", "toy:broken", "toy:none", "toy:needy"))]
 '''
 
 CONVERT = """
@@ -108,7 +111,7 @@ artifact_matrix(
     exclude = [{"artifact": ":bad", "platform": ":small"}],
 )
 
-artifact_matrix(name = "fine", artifacts = [":one"], platforms = [":big"], formats = ["toy:none", "toy:a", "toy:unheard"])
+artifact_matrix(name = "fine", artifacts = [":one"], platforms = [":big"], formats = ["toy:none", "toy:a", "toy:needy", "toy:unheard"])
 """
 
 
@@ -149,6 +152,7 @@ def test_formats_make_a_cell_each_and_a_second_run_runs_nothing(matrix: CommandL
     assert [(cell["format"], cell["verdict"], cell["reason"]) for cell in first["cells"]] == [
         ("toy:a", "unverified", "nothing is measured: it has no probes"),
         ("toy:none", "impossible", "it takes no such thing"),
+        ("toy:needy", "impossible", "it needs data"),
         ("toy:unheard", "impossible", "no toolchain of `//toolchains:big` makes `toy:unheard`"),
     ]
     again = matrix.run("matrix", "//toolchains:fine", "--json")

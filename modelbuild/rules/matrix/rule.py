@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from modelbuild.api import (
     DEFAULT_LENGTH,
+    AnalysisError,
     Artifact,
     Context,
     Conversion,
@@ -131,13 +133,20 @@ class ArtifactMatrix(Rule):
             if isinstance(choice, NoChoice):
                 refused[format_] = choice
                 continue
+            folder = names.folder(label, platform.label, choice.format)
+            declare = partial(self._cell, ctx, label, candidate, platform, choice, folder)
+            try:
+                cell = ctx.attempt(declare)
+            except AnalysisError as error:  # Of this cell alone: the others are made.
+                reason = error.message.removeprefix(f"`{ctx.label}`: ")
+                refused[format_] = NoChoice(reason, error.notes, error.hint)
+                continue
             made = True
             # A better format that could not be had: the reader of the table wants to know why.
             passed_over = tuple(
                 f"{name}: {each.reason}" for name, each in refused.items() if not each.unknown
             )
-            folder = names.folder(label, platform.label, choice.format)
-            yield replace(self._cell(ctx, label, candidate, platform, choice, folder), notes=passed_over)
+            yield replace(cell, notes=passed_over)
             if not self.formats:
                 return
         if self.formats and (made or len({each.reason for each in refused.values()}) > 1):
