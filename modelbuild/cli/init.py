@@ -26,6 +26,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, terminal: Terminal) -> int:
     """Write the files; refuses when one of them is there, and then writes none."""
+    if not args.directory:
+        raise UsageError("the directory has no name")
     files = TEMPLATES[args.template]
     present = [name for name in files if os.path.lexists(os.path.join(args.directory, name))]
     if present:

@@ -37,7 +37,10 @@ def open_invocation(args: Namespace, terminal: Terminal) -> Invocation:
 
     The cache is where --cache-dir says, else MODELBUILD_CACHE_DIR, else modelbuild.toml, else `cache/`.
     """
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except OSError:
+        raise UsageError("the current directory is gone", hint="cd to one that exists") from None
     workspace = find_workspace(here)
     if args.config:
         workspace = workspace.with_profile(args.config)

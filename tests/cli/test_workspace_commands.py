@@ -54,6 +54,22 @@ def out_of(capture: Capture, *words: str, code: int = 0) -> list[str]:
     return capture.readouterr().out.splitlines()
 
 
+def test_init_wants_a_name(capsys: Capture) -> None:
+    assert main(["init", ""]) == 2
+    assert "has no name" in capsys.readouterr().err
+
+
+def test_a_current_directory_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["build", "//..."]) == 2
+    assert "the current directory is gone" in capsys.readouterr().err
+
+
 def test_init_refuses_to_overwrite(capsys: Capture) -> None:
     assert main(["init", "."]) == 2
     assert "holds `modelbuild.toml` already" in capsys.readouterr().err
