@@ -16,6 +16,7 @@ from modelbuild.loading.package import (
     ConfigurationRoots,
     Target,
     TargetGraph,
+    dependency_cycle,
 )
 from modelbuild.loading.pattern_matcher import PatternMatcher, nothing_hint
 from modelbuild.loading.patterns import parse_pattern
@@ -274,7 +275,7 @@ def _sorted(roots: Sequence[Target], edges: dict[Label, list[Target]]) -> list[T
                     continue
                 if other.label in active:
                     path = [entry for entry, _ in stack]
-                    raise _cycle(path[next(i for i, t in enumerate(path) if t is other) :])
+                    raise dependency_cycle(path[next(i for i, t in enumerate(path) if t is other) :])
                 active[other.label] = other
                 stack.append((other, iter(edges[other.label])))
                 break
@@ -284,16 +285,3 @@ def _sorted(roots: Sequence[Target], edges: dict[Label, list[Target]]) -> list[T
                 done.add(target.label)
                 order.append(target)
     return order
-
-
-def _cycle(targets: Sequence[Target]) -> LoadError:
-    following = [*targets[1:], targets[0]]
-    return LoadError(
-        f"`{targets[0].label}` depends on itself",
-        location=targets[0].location,
-        source_line=targets[0].source_line(),
-        notes=tuple(
-            f"`{target.label}` ({target.place}) needs `{other.label}`"
-            for target, other in zip(targets, following, strict=True)
-        ),
-    )

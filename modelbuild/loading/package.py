@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelbuild.errors import Location
+from modelbuild.errors import LoadError, Location
 from modelbuild.label import Label
 from modelbuild.loading.source_file import source_line
 from modelbuild.loading.visibility import PackageGroup, Visibility
@@ -149,3 +149,17 @@ class TargetGraph:
 def package_str(repository: str, package: str) -> str:
     """`//pkg` or `@name//pkg`."""
     return f"@{repository}//{package}" if repository else f"//{package}"
+
+
+def dependency_cycle(targets: Sequence[Target]) -> LoadError:
+    """The error for targets of which each needs the next, and the last the first."""
+    following = [*targets[1:], targets[0]]
+    return LoadError(
+        f"`{targets[0].label}` depends on itself",
+        location=targets[0].location,
+        source_line=targets[0].source_line(),
+        notes=tuple(
+            f"`{target.label}` ({target.place}) needs `{other.label}`"
+            for target, other in zip(targets, following, strict=True)
+        ),
+    )

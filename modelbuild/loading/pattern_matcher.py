@@ -8,7 +8,7 @@ from modelbuild.errors import LoadError
 from modelbuild.label import Label
 from modelbuild.loading.label_resolver import LabelResolver
 from modelbuild.loading.loaded_packages import LoadedPackages, PackageKey
-from modelbuild.loading.package import Target, package_str
+from modelbuild.loading.package import Target, dependency_cycle, package_str
 from modelbuild.loading.patterns import TargetPattern
 from modelbuild.loading.source_file import BUILD_FILE
 
@@ -78,11 +78,13 @@ class PatternMatcher:
             if target is None or target.rule != "test_suite":
                 found[label] = None
             else:
-                found |= dict.fromkeys(self._tests_of(target, set()))
+                found |= dict.fromkeys(self._tests_of(target, set(), ()))
         return list(found)
 
-    def _tests_of(self, suite: Target, seen: set[Label]) -> list[Label]:
-        """The tests of a suite and of suites in it, filtered by its tags as in Bazel."""
+    def _tests_of(self, suite: Target, seen: set[Label], path: tuple[Target, ...]) -> list[Label]:
+        """The tests of a suite and of suites in it, filtered by its tags as in Bazel. path: suites above."""
+        if suite in path:
+            raise dependency_cycle(path[path.index(suite) :])
         if suite.label in seen:
             return []
         seen.add(suite.label)
@@ -103,7 +105,7 @@ class PatternMatcher:
             if member is None:
                 continue
             if member.rule == "test_suite":
-                tests += self._tests_of(member, seen)
+                tests += self._tests_of(member, seen, (*path, suite))
             elif not member.is_test:
                 raise self._resolver.at(
                     suite,

@@ -285,6 +285,10 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         {BUILD: "".join(f"filegroup(name = '{a}', srcs = [':{b}'])\n" for a, b in ("xa", "ab", "bc", "ca"))},
         ["//:x"],
     ),
+    "suite_cycle": (
+        {BUILD: "".join(f"test_suite(name = '{a}', tests = [':{b}'])\n" for a, b in ("xa", "ab", "ba"))},
+        ["//:x"],
+    ),
     "self_cycle": ({BUILD: "filegroup(name = 'x', srcs = ['x'])\n"}, ["//:x"]),
     # patterns
     "no_pattern": ({BUILD: ""}, []),
