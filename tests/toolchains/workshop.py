@@ -41,8 +41,8 @@ from tests.tiny_text import VOCAB_SIZE
 Array = npt.NDArray[Any]
 
 ROOT = Path(__file__).resolve().parents[2]
-LENGTH = 24
-"""Tokens of a row."""
+LENGTH = 48
+"""Tokens of a row; of rows of up to 32, the ONNX export computes more ahead."""
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "vocab_size": VOCAB_SIZE,
@@ -66,6 +66,14 @@ VIT: dict[str, Any] = {
     "intermediate_size": 64,
     "initializer_range": 0.1,
 }
+WIDE_LLAMA: dict[str, Any] = LLAMA | {
+    "hidden_size": 256,
+    "intermediate_size": 320,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "initializer_range": 0.06,
+}
+WIDE_VIT: dict[str, Any] = VIT | {"hidden_size": 96, "intermediate_size": 160}
 DATA = DatasetInfo(Artifact("data/dataset", "tree"), ("train", "calibration"), "text_generation")
 
 
@@ -86,14 +94,14 @@ class BuiltModel:
     path: Path
     info: ModelInfo
 
-    def rows(self, count: int = 4, length: int = LENGTH) -> Array:
-        """What it can be asked, always the same."""
+    def rows(self, count: int = 0, length: int = LENGTH) -> Array:
+        """What it can be asked, always the same; 4 rows of tokens or 20 pictures, or `count`."""
         generator = np.random.default_rng(3)
         keys = self.info.architecture
         if not self.info.is_text:
-            shape = (count, keys["num_channels"], keys["image_size"], keys["image_size"])
+            shape = (count or 20, keys["num_channels"], keys["image_size"], keys["image_size"])
             return generator.random(shape, np.float32)
-        return generator.integers(0, keys["vocab_size"], (count, length))
+        return generator.integers(0, keys["vocab_size"], (count or 4, length))
 
     def answers(self, rows: Array | None = None) -> Array:
         """What torch says to `rows`, packed weights dequantized."""

@@ -16,8 +16,8 @@ from tests.tiny_text import tree
 from tests.toolchains.coreml.test_coreml_rule import apple
 from tests.toolchains.workshop import (
     LENGTH,
-    LLAMA,
-    VIT,
+    WIDE_LLAMA,
+    WIDE_VIT,
     BuiltModel,
     Workshop,
     largest_error,
@@ -30,8 +30,6 @@ from toolchains.coreml.rule import CoremlToolchain
 pytestmark = pytest.mark.slow
 
 IOS = apple("ios")
-WIDE_LLAMA = LLAMA | {"hidden_size": 256, "intermediate_size": 320, "num_attention_heads": 8}
-WIDE_VIT = VIT | {"hidden_size": 96, "intermediate_size": 160}
 COMPUTE = '''
 import numpy as np
 from mil_evaluate import evaluate
@@ -109,6 +107,6 @@ def test_the_program_answers_as_torch_does(
         damaged = tmp_path / "damaged.mlpackage"
         shutil.copytree(package, damaged)
         specification = damaged / "Data/com.apple.CoreML/model.mlmodel"
-        specification.write_bytes(specification.read_bytes().replace(b"gelu", b"relu"))
+        specification.write_bytes(specification.read_bytes().replace(b"gelu", b"gemu"))
         with pytest.raises(ToolError, match="cannot be checked here"):
             shop.call(compute, {**inputs, "package": damaged}, ("logits",))

@@ -12,8 +12,8 @@ from tests.tiny_text import tree
 from tests.toolchains.workshop import (
     HERE,
     LENGTH,
-    LLAMA,
-    VIT,
+    WIDE_LLAMA,
+    WIDE_VIT,
     BuiltModel,
     Workshop,
     largest_error,
@@ -25,9 +25,6 @@ from tests.toolchains.workshop import (
 from toolchains.ncnn.rule import NcnnToolchain
 
 pytestmark = pytest.mark.slow
-
-WIDE_LLAMA = LLAMA | {"hidden_size": 256, "intermediate_size": 320, "num_attention_heads": 8}
-WIDE_VIT = VIT | {"hidden_size": 96, "intermediate_size": 160}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +78,7 @@ def test_ncnn_answers_as_torch_does(
     made = shop.make(toolchain, model, format_)
     found, expected = shop.ask(toolchain, made, model.rows()), models[like].answers()
     assert largest_error(found, expected) < bound
-    assert top1_agreement(found, expected) >= (0.9 if variant == "int8" else 0.99)
+    assert top1_agreement(found, expected) >= {"int8": 0.85, "fp16": 0.97}.get(variant, 0.99)
     predicted = toolchain.footprint(Conversion(model.info, format_, HERE, sequence_length=LENGTH)).disk
     assert abs(predicted - size(made)) < 0.01 * size(made)
     if name in ("llama", "vit") and variant == "int4":

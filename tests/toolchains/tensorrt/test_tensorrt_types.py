@@ -18,7 +18,15 @@ from modelbuild.testing import RuleRunner, run_tool
 from modelbuild.toolkit.packed_weights import read_tensors, split_packed
 from modelbuild.toolkit.request import ToolError
 from tests.tiny_text import call
-from tests.toolchains.workshop import HERE, LENGTH, LLAMA, VIT, BuiltModel, random_model, rounded_model
+from tests.toolchains.workshop import (
+    HERE,
+    LENGTH,
+    WIDE_LLAMA,
+    WIDE_VIT,
+    BuiltModel,
+    random_model,
+    rounded_model,
+)
 from toolchains.tensorrt import rule
 from toolchains.tensorrt.rule import TensorrtToolchain
 
@@ -40,9 +48,8 @@ class Case:
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     folder = tmp_path_factory.mktemp("models")
-    wide = {"hidden_size": 256, "intermediate_size": 320, "num_attention_heads": 8, "initializer_range": 0.06}
-    llama = random_model(folder / "llama", LLAMA | wide)
-    vit = random_model(folder / "vit", VIT | {"hidden_size": 96, "intermediate_size": 160})
+    llama = random_model(folder / "llama", WIDE_LLAMA)
+    vit = random_model(folder / "vit", WIDE_VIT)
     models = {
         "llama": llama,
         "vit": vit,
