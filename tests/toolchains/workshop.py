@@ -33,7 +33,7 @@ from modelbuild.testing import ActionRunner, RuleRunner, run_tool
 from modelbuild.toolkit.dense_model import load_dense
 from modelbuild.toolkit.image_classification import ImageClassification
 from modelbuild.toolkit.language_model import LanguageModel
-from modelbuild.toolkit.model_tree import write_json
+from modelbuild.toolkit.model_tree import copy_tokenizer, write_json
 from modelbuild.toolkit.packed_weights import pack, packed_bits, read_tensors, split_packed
 from modelbuild.toolkit.request import Request
 from tests.tiny_text import VOCAB_SIZE
@@ -180,6 +180,7 @@ def gptq_model(rounded: BuiltModel, directory: Path) -> BuiltModel:
         "desc_act": False,
     }
     directory.mkdir()
+    copy_tokenizer(rounded.path, directory)
     write_json(directory / "config.json", config)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     if aside:
