@@ -2,9 +2,9 @@
 
     python -m benchmarks.matrix [--warm] [--page FILE]
 
-Builds //targets:release on an empty cache in a temporary folder, with the tool environments that the workspace's own
-cache has already (making those needs a network and says nothing of builds), then once more, and writes
-benchmarks/results/matrix.json. --warm: on the workspace's own cache, for the table without the time.
+Builds //targets:release on an empty cache in a temporary folder, tool environments included, then once more, and
+writes benchmarks/results/matrix.json. Packages come out of uv's cache where that has them: what is measured is the
+build, not a network. --warm: on the workspace's own cache, for the table without the time.
 """
 
 from __future__ import annotations
@@ -49,10 +49,6 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory(prefix="matrix-", dir=CACHE.parent) as folder:
             cache = Path(folder) / "cache"
-            cache.mkdir()
-            environments = CACHE / "environments"
-            if environments.is_dir():
-                subprocess.run(["cp", "-al", str(environments), str(cache)], check=True)
             document, cold = matrix(cache, *page)
             _, again = matrix(cache)
             document |= {"cold_s": round(cold, 1), "again_s": round(again, 2)}

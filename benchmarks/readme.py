@@ -129,8 +129,8 @@ def matrix_table() -> str:
     )
     if document["cold_s"]:
         saved += (
-            f" On an empty cache, training included: {document['cold_s'] / 60:.1f} minutes on two cores,"
-            " the environments of the tools being there."
+            f" On an empty cache, {document['cold_s'] / 60:.1f} minutes on two cores: training and making the tools'"
+            " environments of packages that were downloaded before."
         )
     if document["again_s"]:
         saved += f" A second time: {document['again_s']:.1f} s."
