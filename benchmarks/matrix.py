@@ -4,7 +4,8 @@
 
 Builds //targets:release on an empty cache in a temporary folder, tool environments included, then once more, and
 writes benchmarks/results/matrix.json. Packages come out of uv's cache where that has them: what is measured is the
-build, not a network. --warm: on the workspace's own cache, for the table without the time.
+build, not a network. --warm: on the workspace's own cache, for the table without the time. --page: the page, too; the
+top of it in a browser 1,280 pixels wide is docs/pictures/matrix.png.
 """
 
 from __future__ import annotations
