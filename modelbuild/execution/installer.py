@@ -25,6 +25,11 @@ _NOT_INSTALLED = re.compile(r"The package `(?P<by>[^`]+)` requires `(?P<what>[^`
 _NAMED = re.compile(r"The package `[^`]+` requires `(?P<what>[A-Za-z0-9._-]+)[^`]*`, but it's not installed")
 _CLASHES = re.compile(r"The package `[^`]+` (requires|has) .+")
 _PIP_PLATFORM = re.compile(r"armv7-manylinux_2_(?P<minor>\d+)\Z")
+_PROGRESS = (
+    *("Using ", "Resolved ", "Prepared ", "Checked "),
+    *("Building ", "Built ", "Downloading ", "Downloaded "),
+)
+"""How lines of uv begin that say what it is doing, and not what went wrong."""
 _PREFIXES = ("error: ", "cause: ", "hint: ", "warning: ", "ERROR: ", "WARNING: ")
 
 
@@ -229,6 +234,7 @@ def _refuse(lock: LockFile, output: str, *, offline: bool) -> NoReturn:
             location=Location(str(lock.lock.path)),
             hint="`uv pip install --help` lists them: `aarch64-manylinux_2_28`",
         )
+    output = "\n".join(line for line in output.splitlines() if not line.strip().startswith(_PROGRESS))
     location = lock.location(output)
     pin = lock.pin_at(location.line)
     what = f"`{pin.name}=={pin.version}`" if pin else "a package"
@@ -315,7 +321,7 @@ def _causes(output: str) -> tuple[str, ...]:
     lines = []
     for line in output.splitlines():
         text = line.strip()
-        if not text or text.startswith(("Using ", "Resolved ", "Prepared ", "Checked ")):
+        if not text or text.startswith(_PROGRESS):
             continue
         for prefix in _PREFIXES:
             text = text.removeprefix(prefix)

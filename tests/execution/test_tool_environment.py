@@ -21,7 +21,7 @@ from modelbuild.errors import AnalysisError, CacheError, EnvironmentFailure, Int
 from modelbuild.execution.package_source import PackageSource
 from modelbuild.execution.tool_environment import ToolEnvironment, ToolEnvironments
 from modelbuild.tool import Lock
-from tests.wheels import make_wheel
+from tests.wheels import make_sdist, make_wheel
 
 NEVER = threading.Event()
 
@@ -121,6 +121,20 @@ def test_a_missing_version_names_package_line_and_cause(place: Place) -> None:
     assert any("tiny==9.9" in note for note in caught.value.notes)
     assert "find_links" in str(caught.value.hint)
     assert place.made == []
+
+
+def test_a_package_that_does_not_build_is_the_one_that_is_named(place: Place) -> None:
+    """uv says what it builds before it says what failed."""
+    wheel = make_wheel(place.root / "made", "alright", "1.0")
+    for name, does in (
+        ("alright", f"shutil.copy({str(wheel)!r}, folder)"),
+        ("broken", "raise SystemExit(3)"),
+    ):
+        function = f"def build_wheel(folder, *_, **__):\n    {does}\n    return {wheel.name!r}\n"
+        make_sdist(place.wheels, name, "1.0", f"import shutil\n\n\n{function}")
+    lock = place.lock("alright==1.0\nbroken==1.0\n")
+    with pytest.raises(EnvironmentFailure, match=r"`broken==1\.0` comes as source only and does not build"):
+        place.get(lock)
 
 
 def test_a_package_that_nobody_has(place: Place) -> None:
