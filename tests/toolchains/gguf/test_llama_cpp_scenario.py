@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from modelbuild.execution.host_program import find_program
 from tests.command_line import CommandLine
-from tests.toolchains.workshop import ROOT
+from tests.toolchains.small_workspace import EMULATED, small_workspace
 
 pytestmark = pytest.mark.slow
 
-emulated = pytest.mark.skipif(
-    find_program("qemu-aarch64-static") is None or find_program("apt-get") is None,
-    reason="needs Debian's apt and `apt-get install --no-install-recommends qemu-user-static`",
-)
 GENERATOR = """
 import json
 
@@ -105,16 +98,7 @@ probes(name = "probes", dataset = ":data", length = 32, rows = 4, tokenizer = ":
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    root = tmp_path_factory.mktemp("gguf") / "workspace"
-    root.mkdir()
-    made = CommandLine(root)
-    made.put("modelbuild.toml", '[build]\ntoolchains = ["//toolchains/gguf:all"]\n')
-    made.put("toolchains/BUILD.models", (ROOT / "toolchains/BUILD.models").read_text())
-    hidden = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "toolchains/gguf", root / "toolchains/gguf", ignore=hidden)
-    made.put("data.py", GENERATOR)
-    made.put("BUILD.models", BUILD)
-    return made
+    return small_workspace(tmp_path_factory.mktemp("gguf"), "gguf", build=BUILD, generator=GENERATOR)
 
 
 def test_every_kind_and_device_shares_what_it_can(workspace: CommandLine) -> None:
@@ -134,7 +118,7 @@ def test_the_host_answers_as_torch_does(workspace: CommandLine) -> None:
     workspace.build("//:host_test", "//:tokenizer_test", command="test")
 
 
-@emulated
+@EMULATED
 def test_an_emulated_drone_answers_as_torch_does(workspace: CommandLine) -> None:
     workspace.build("//:drone_test", command="test")
     assert workspace.run("run", "//:Q4_K_M-drone", "--", "climb 3").exit_code == 0

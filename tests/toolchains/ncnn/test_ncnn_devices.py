@@ -2,52 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from modelbuild.execution.host_program import find_program
-from tests.command_line import CommandLine
-from tests.toolchains.workshop import ROOT
+from tests.toolchains.small_workspace import EMULATED, MODEL, small_workspace
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        find_program("qemu-aarch64-static") is None or find_program("apt-get") is None,
-        reason="needs Debian's apt and `apt-get install --no-install-recommends qemu-user-static`",
-    ),
-]
-GENERATOR = """
-def generate(args, seed):
-    number = seed
-    for split, count in args.items():
-        for _ in range(count):
-            number += 1
-            yield split, {"prompt": f"climb to {number} m", "completion": f"{number}", "slice": "all"}
-"""
-BUILD = """
-dataset(name = "data", generator = "data.py", args = {"train": 64, "calibration": 4, "eval": 8})
-
-tokenizer(name = "tokenizer", dataset = ":data", vocab_size = 264)
-
-train(
-    name = "model",
-    architecture = {
-        "model_type": "llama",
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    },
-    batch_size = 8,
-    dataset = ":data",
-    sequence_length = 32,
-    steps = 5,
-    tokenizer = ":tokenizer",
-)
-
-probes(name = "probes", dataset = ":data", length = 32, rows = 3, tokenizer = ":tokenizer")
-
+pytestmark = [pytest.mark.slow, EMULATED]
+DEVICES = """
 [
     [
         device_runner(name = "emulated-" + cpu, cpu = cpu, kind = "qemu-user"),
@@ -78,15 +38,7 @@ probes(name = "probes", dataset = ":data", length = 32, rows = 3, tokenizer = ":
 
 
 def test_both_answer_as_torch_does(tmp_path_factory: pytest.TempPathFactory) -> None:
-    root = tmp_path_factory.mktemp("ncnn") / "workspace"
-    root.mkdir()
-    made = CommandLine(root)
-    made.put("modelbuild.toml", '[build]\ntoolchains = ["//toolchains/ncnn:all"]\n')
-    made.put("toolchains/BUILD.models", (ROOT / "toolchains/BUILD.models").read_text())
-    hidden = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "toolchains/ncnn", root / "toolchains/ncnn", ignore=hidden)
-    made.put("data.py", GENERATOR)
-    made.put("BUILD.models", BUILD)
+    made = small_workspace(tmp_path_factory.mktemp("ncnn"), "ncnn", build=MODEL + DEVICES)
     built = made.build("//:aarch64_test", "//:armv7_test", command="test")
     mnemonics = [each["mnemonic"] for each in built.events if each["event"] == "action_finished"]
     assert mnemonics.count("Probe") == 2
