@@ -33,13 +33,16 @@ class StoredTensor:
 def stored_tensors(model: ModelInfo) -> tuple[tuple[StoredTensor, ...], ...]:
     """What each safetensors file of the tree holds: `model.safetensors`, and `embeddings.safetensors` if any.
 
-    Quantized models are stored as the rule `quantize` does: packed codes and float32 scales; a rounded
-    embedding as floats, its codes beside it. Raises AnalysisError for an unknown architecture.
+    Quantized models are stored as the rule `quantize` does: packed codes and float32 scales, or of format
+    `gptq` as AutoGPTQ does; a rounded embedding as floats, its codes beside it. Raises AnalysisError for an
+    unknown architecture.
     """
     tensors = weight_tensors(model.architecture)
     if not model.quantization:
         dtype = _STORED[model.dtype]
         return (tuple(StoredTensor(t.name, dtype, t.shape) for t in tensors),)
+    if model.format == "gptq":
+        return _gptq(model, tensors)
     keys = complete_architecture(model.architecture)
     floats = _STORED[model.quantization.get("floats", "float32")]
     is_text = "vocab_size" in keys
@@ -102,6 +105,29 @@ def _packed(tensor: WeightTensor, model: ModelInfo) -> Iterator[StoredTensor]:
     yield StoredTensor(f"{tensor.name}_shape", "I64", (2,))
     if not model.quantization.get("symmetric", True):
         yield StoredTensor(f"{tensor.name}_zero_point", "I32", (-(-rows * bits // 32), groups))
+
+
+def _gptq(model: ModelInfo, tensors: Sequence[WeightTensor]) -> tuple[tuple[StoredTensor, ...], ...]:
+    """Layers in AutoGPTQ's format, all else as floats, and the codes of rounded embeddings beside them."""
+    floats = _STORED[model.quantization.get("floats", "float32")]
+    bits = int(model.quantization["bits"])
+    stored: list[StoredTensor] = []
+    aside: list[StoredTensor] = []
+    for tensor in tensors:
+        if tensor.role != "matrix":
+            rounded = is_rounded(model, tensor)  # Its values on the grid.
+            stored.append(StoredTensor(tensor.name, "F32" if rounded else floats, tensor.shape))
+            aside += _packed(tensor, model) if rounded else ()
+            continue
+        name, (rows, columns) = tensor.name.removesuffix(".weight"), tensor.shape
+        groups = columns // (int(model.quantization["group_size"]) or columns)
+        stored += [
+            StoredTensor(f"{name}.qweight", "I32", (columns * bits // 32, rows)),
+            StoredTensor(f"{name}.qzeros", "I32", (groups, rows * bits // 32)),
+            StoredTensor(f"{name}.scales", "F16", (groups, rows)),
+            StoredTensor(f"{name}.g_idx", "I32", (columns,)),
+        ]
+    return (tuple(stored), tuple(aside)) if aside else (tuple(stored),)
 
 
 def _header_bytes(tensors: Sequence[StoredTensor]) -> int:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modelbuild.api import PythonTool
+from modelbuild.api import Artifact, ModelInfo, PythonTool, checkpoint_bytes
 from modelbuild.rules.quantize.rule import GPTQMODEL
 from modelbuild.testing import run_tool
 from modelbuild.toolkit.language_model import LanguageModel
 from modelbuild.toolkit.packed_weights import read_dense
 from modelbuild.toolkit.request import ToolError
-from tests.tiny_text import call, train, tree
+from tests.tiny_text import ARCHITECTURE, VOCAB_SIZE, call, train, tree
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +117,22 @@ def test_two_runs_give_the_same_bytes(environments: Path, text: Path, int4: Path
         assert "/tmp" not in (int4 / name).read_text()
 
 
+def told(architecture: dict[str, Any]) -> ModelInfo:
+    """What the rule tells of a model with `PARAMS`."""
+    keys = {**architecture, "vocab_size": VOCAB_SIZE}
+    quantization = {"scheme": "gptq", **PARAMS}
+    tree = Artifact("model", "tree")
+    return ModelInfo(tree, "text_generation", keys, "int4", "gptq", quantization)
+
+
+def written(model: Path) -> int:
+    return sum(path.stat().st_size for path in model.glob("*.safetensors"))
+
+
+def test_its_size_is_told_before(int4: Path) -> None:
+    assert checkpoint_bytes(told(ARCHITECTURE)) == written(int4)
+
+
 def test_it_reads_as_what_the_format_says(int4: Path) -> None:
     dense, ours = weights(int4), read_dense(int4, 4)
     assert len(dense) == 14
@@ -202,6 +218,7 @@ def test_an_output_matrix_of_its_own(environments: Path, text: Path, tmp_path: P
     made = run(GPTQMODEL, environments, tmp_path / "q", inputs, ("model",), PARAMS)["model"]
     stored = load_file(made / "embeddings.safetensors")
     assert {name.rpartition(".")[0] for name in stored} == {"model.embed_tokens", "lm_head"}
+    assert checkpoint_bytes(told(architecture)) == written(made)
     assert (logits(made) - logits(parent)).abs().max() > 0
 
 
