@@ -210,12 +210,15 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
         base, layer = _GENAI_GRAPH[onnx != "onnx:fp32"]
         single, single_bytes = _BYTE_TOKENS
         parts = {
-            "weights": sum(_bytes(tensor, model, onnx) for tensor in tensors),
+            "weights": sum(
+                4 * tensor.parameters if _left_float(tensor, model) else _bytes(tensor, model, onnx)
+                for tensor in tensors
+            ),
             "rotary": 4 * longest * int(keys["head_dim"]),
             "graph": base + layer * int(keys["num_hidden_layers"]),
             "tokenizer": single_bytes + _TOKEN_BYTES * max(0, int(keys["vocab_size"]) - single),
         }
-        if not any(tensor.role == "output" for tensor in tensors):
+        if not any(tensor.role == "output" for tensor in tensors) and not _left_float(tensors[0], model):
             parts["weights"] += _tied_bytes(tensors[0], model, onnx)
         disk = sum(parts.values())
         length = conversion.platform.budget.context_length or longest
@@ -304,6 +307,11 @@ def _bytes(tensor: WeightTensor, model: ModelInfo, format_: str) -> int:
     codes = -(-columns * bits // 8) if looked_up else blocks * block * bits // 8
     zeros = 0 if model.quantization.get("symmetric", True) else -(-blocks * bits // 8)
     return rows * (codes + 4 * blocks + zeros)
+
+
+def _left_float(tensor: WeightTensor, model: ModelInfo) -> bool:
+    """Whether GenAI's builder finds floats: AutoGPTQ's format has integers for layers only."""
+    return model.format == "gptq" and tensor.role in ("embedding", "output")
 
 
 def _tied_bytes(embedding: WeightTensor, model: ModelInfo, format_: str) -> int:
