@@ -120,7 +120,11 @@ def _count_line(board: Board, finished: BuildFinished, terminal: Terminal) -> st
         word = terminal.paint("built", "green")
         return f"{word} {units.count(finished.targets or len(built), 'target')}{skipped}: {counts}"
     word = terminal.paint("failed", "red")
+    if finished.targets and not finished.skipped and not finished.failed:
+        return f"{word} after {units.count(finished.targets, 'target')} had been built{skipped}: {counts}"
     whole = len(board.targets) or len(built) + len(finished.skipped)
+    if not whole:
+        return f"{word}{skipped}: {counts}"
     return f"{word}: {len(built):,} of {units.count(whole, 'target')} built{skipped}: {counts}"
 
 

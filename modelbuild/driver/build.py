@@ -17,7 +17,7 @@ from modelbuild import __version__
 from modelbuild.driver.request import BuildOutcome, BuildRequest
 from modelbuild.driver.snapshot import Difference, SnapshotFiles, compare
 from modelbuild.errors import ExitCode, ModelbuildError
-from modelbuild.events import BuildFinished, BuildStarted, EventSink
+from modelbuild.events import BuildFinished, BuildStarted, Event, EventSink
 
 
 def build(request: BuildRequest, sink: EventSink) -> BuildOutcome:
@@ -30,6 +30,13 @@ def build(request: BuildRequest, sink: EventSink) -> BuildOutcome:
     def clock() -> float:
         return time.monotonic() - started
 
+    told = False
+
+    def observe(event: Event) -> None:
+        nonlocal told
+        told = told or isinstance(event, BuildFinished)
+        sink(event)
+
     sink(BuildStarted(clock(), request.command, request.patterns, request.jobs, __version__))
     files = SnapshotFiles(request.cache_dir, request, [__version__, sys.version, sys.prefix])
     try:
@@ -40,15 +47,16 @@ def build(request: BuildRequest, sink: EventSink) -> BuildOutcome:
             if not difference:
                 from modelbuild.driver.up_to_date import answer_from_facts  # noqa: PLC0415 - not always needed
 
-                return answer_from_facts(request, facts, files, sink, clock)
+                return answer_from_facts(request, facts, files, observe, clock)
         from modelbuild.driver.execute import execute  # noqa: PLC0415 - a null build must not pay for it
 
-        return execute(request, files, facts, difference, sink, clock)
+        return execute(request, files, facts, difference, observe, clock)
     except KeyboardInterrupt:
         sink(_aborted(clock(), ExitCode.INTERRUPTED))
         return BuildOutcome(ExitCode.INTERRUPTED)
     except ModelbuildError as error:
-        sink(_aborted(clock(), error.exit_code))
+        if not told:
+            sink(_aborted(clock(), error.exit_code))
         raise
 
 

@@ -17,7 +17,7 @@ from modelbuild.driver.snapshot import Difference, Facts, SnapshotFiles, new_gen
 from modelbuild.driver.stamp import Stamp, stamp
 from modelbuild.driver.verdict import report_verdicts
 from modelbuild.driver.world import BuildWorld
-from modelbuild.errors import ExitCode
+from modelbuild.errors import CacheError, ExitCode
 from modelbuild.events import (
     ActionFinished,
     AnalysisFinished,
@@ -75,11 +75,19 @@ def execute(
             warn=warn,
         ) as local:
             run = _Run(request, cache, local, identities, plan, sink, clock)
-            run.schedule()
-            if run.report() and not cache.read_only:
-                run.remember(files, facts if from_snapshot else None)
-        if run.executed_anything:
-            cache.sync()
+            complete = False
+            try:
+                run.schedule()
+                complete = run.report()
+                if complete and not cache.read_only:
+                    run.remember(files, facts if from_snapshot else None)
+                if run.executed_anything:
+                    cache.sync()
+            except CacheError as error:
+                if complete:
+                    error.notes = (*error.notes, "what was asked for is built; keeping the record of it failed")
+                run.finish(error.exit_code)
+                raise
         for text in cache.notes:
             warn(text)
         return run.outcome()
@@ -123,6 +131,7 @@ class _Run:
         self._safe_at = clock()
         self._skipped: list[str] = []
         self._unreached: list[str] = []
+        self._reported = False
         checked = {target.label for target in plan.graph.requested} if request.check else set()
 
         def rerun(action: Action) -> bool:
@@ -162,6 +171,7 @@ class _Run:
 
     def report(self) -> bool:
         """Tell which targets are built and which tests passed; whether everything asked for is there."""
+        self._reported = True
         graph = self._plan.graph
         failed = self._failed()
         for target in self._told():
@@ -198,7 +208,13 @@ class _Run:
 
     def outcome(self) -> BuildOutcome:
         """Say goodbye."""
+        self.finish(self._exit_code)
+        return BuildOutcome(self._exit_code, self._plan.graph.requested, self._errors, tuple(self._skipped))
+
+    def finish(self, exit_code: ExitCode) -> None:
+        """Send the last event: what ran, what is built and what is not, as far as that is known."""
         counts = self._counts
+        built = len(self._plan.graph.requested) - len(self._skipped) if self._reported else 0
         self._sink(
             BuildFinished(
                 self._clock(),
@@ -208,14 +224,13 @@ class _Run:
                 counts["unchanged"],
                 counts["failed"],
                 self._clock(),
-                int(self._exit_code),
+                int(exit_code),
                 critical_path_s=max(self._scheduler.finish_times.values(), default=0.0),
-                targets=len(self._plan.graph.requested) - len(self._skipped),
+                targets=built,
                 skipped=tuple(self._skipped),
                 unreached=tuple(self._unreached),
             )
         )
-        return BuildOutcome(self._exit_code, self._plan.graph.requested, self._errors, tuple(self._skipped))
 
     def remember(self, files: SnapshotFiles, before: Facts | None) -> None:
         """Write the snapshot that answers the next request."""

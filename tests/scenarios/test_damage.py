@@ -106,6 +106,19 @@ def test_a_full_disk_gives_exit_code_4_and_a_usable_cache(workspace: CommandLine
         assert check.exit_code == 0, check.stdout + check.stderr
 
 
+def test_a_record_that_cannot_be_kept_is_what_failed_and_not_the_targets(chain: CommandLine) -> None:
+    chain.put("cache/snapshots", "a file where a directory belongs")
+    result = chain.build(expect=4)
+    assert "failed after 3 targets had been built: 3 executed" in result.stderr
+    assert "snapshots" in result.stderr
+    assert "what was asked for is built" in result.stderr
+    assert [event["event"] for event in result.events].count("build_finished") == 1
+    assert (result.finished["executed"], result.finished["targets"]) == (3, 3)
+    assert chain.out("report.txt") == "6\ntitle\n"
+    chain.put("cache/snapshots", "").unlink()
+    assert chain.build().finished["executed"] == 0
+
+
 def test_a_read_only_cache_works_for_hits(chain: CommandLine, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     chain.build("--cache-dir", str(cache), "//...")
