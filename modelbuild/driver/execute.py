@@ -85,7 +85,10 @@ def execute(
                     cache.sync()
             except CacheError as error:
                 if complete:
-                    error.notes = (*error.notes, "what was asked for is built; keeping the record of it failed")
+                    error.notes = (
+                        *error.notes,
+                        "what was asked for is built; keeping the record of it failed",
+                    )
                 run.finish(error.exit_code)
                 raise
         for text in cache.notes:

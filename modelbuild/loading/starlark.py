@@ -37,6 +37,7 @@ _TAB = re.compile(
 _STRING = re.compile(r'"(?:\\.|[^"\\])*"')
 _NOT_FINITE = re.compile(r"[+-]?\b(nan|inf)\b")
 _SUGGESTION = re.compile(r", did you mean (`[^`]*`)\?")
+_SELECT = re.compile(r"\bselect\s*\(")
 _LOAD = re.compile(r"\bload\s*\(")
 _MAX_DEPTH = 100
 _HEADER_LINES = 1
@@ -75,6 +76,7 @@ class Interpreter:
         self._write = write
         self._cpu_seconds = cpu_seconds
         self._failure: LoadError | None = None
+        self._sources: dict[str, str] = {}
         extension = engine.LibraryExtension
         self._globals = engine.Globals.extended_by(
             [extension.StructType, extension.Json, extension.CallStack]
@@ -92,10 +94,16 @@ class Interpreter:
         members = ", ".join(f"{name} = {name}" for name in names if name != "select")
         source = "".join(_recorder(name, name) for name in recorded) + (
             f"native = struct({members})\n"
+            "def select(*args, **kwargs):\n"
+            "    found, has_none = __select(*args, **kwargs)\n"
+            "    if has_none:\n"
+            '        __check_numbers("select", repr(args) + repr(kwargs))\n'
+            "    return found\n"
             'def print(*args, sep = " "):\n'
             "    __print(sep.join([str(a) for a in args]), str(call_stack(strip_frames = 1)))\n"
         )
-        module = self._module({**natives, "__print": self._print})
+        inner = {f"__{name}" if name == "select" else name: native for name, native in natives.items()}
+        module = self._module({**inner, "__print": self._print})
         self._prelude = self._frozen(module, source)
         self._build_names = (*names, "print")
         self._bzl_names = ("native", "select", "print")
@@ -122,7 +130,7 @@ class Interpreter:
     def _module(self, natives: Mapping[str, Callable[..., Any]]) -> engine.Module:
         module = engine.Module()
         for name, function in natives.items():
-            module.add_callable(name, self._guarded(function, name))
+            module.add_callable(name, self._guarded(function, name.removeprefix("__")))
         module.add_callable("__record", self._guarded(self._recorded))
         module.add_callable("__check_numbers", self._guarded(self._check_numbers))
         return module
@@ -195,6 +203,7 @@ class Interpreter:
                 return self._prelude
             return load(module_id, loaded.get(module_id, ()))
 
+        self._sources[path] = source
         deadline = time.process_time() + self._cpu_seconds
         options = engine.EvalOptions(
             check_cancelled=lambda: time.process_time() > deadline, max_callstack_size=_MAX_DEPTH
@@ -218,9 +227,17 @@ class Interpreter:
             raise self._load_error(str(error.args[0]), path, failure) from None
         return module
 
+    def _at_select(self, location: Location) -> Location:
+        """A place with the column of the first `select` in its line, if there is one; stacks tell lines only."""
+        lines = self._sources.get(location.path, "").splitlines()
+        found = _SELECT.search(lines[location.line - 1]) if 0 < location.line <= len(lines) else None
+        return Location(location.path, location.line, found.start() + 1) if found else location
+
     def _load_error(self, text: str, path: str, failure: LoadError | None) -> LoadError:
         """The error that Starlark's text describes, or `failure` with the place that the text gives."""
         location, frames = _place(text, path)
+        if _in_prelude_select(text):
+            location = self._at_select(location)
         if failure is not None:
             if failure.location is None:
                 failure.location = location
@@ -279,7 +296,7 @@ def opaque(value: Any) -> Any:
 
 
 def make_select(branches: dict[str, Any], no_match_error: str = "") -> list[Any]:
-    """What `select({...})` gives in a BUILD file. Raises LoadError."""
+    """What `select({...})` gives in a BUILD file, and whether there is a None in it. Raises LoadError."""
     if not isinstance(branches, dict) or not branches:
         raise LoadError("`select` needs a dictionary with at least one condition")
     for key in branches:
@@ -290,7 +307,8 @@ def make_select(branches: dict[str, Any], no_match_error: str = "") -> list[Any]
     for value in branches.values():
         if isinstance(value, list) and any(isinstance(item, Select) for item in value):
             raise LoadError("`select` cannot hold another `select`")
-    return [engine.OpaquePythonObject(Select(tuple(branches.items()), no_match_error))]
+    found = engine.OpaquePythonObject(Select(tuple(branches.items()), no_match_error))
+    return [[found], _holds_none(branches)]
 
 
 def _holds_none(value: Any) -> bool:
@@ -324,6 +342,12 @@ def _place(text: str, path: str) -> tuple[Location, tuple[Frame, ...]]:
         file, line, _ = frames[-1]
         return Location(file, line), frames
     return Location(path), frames
+
+
+def _in_prelude_select(text: str) -> bool:
+    """Whether the innermost frame of an error is the prelude's `select`."""
+    frames = _FRAME.findall(text)
+    return bool(frames) and frames[-1][::2] == (_PRELUDE, "select")
 
 
 def _plain(message: str) -> str:

@@ -116,6 +116,20 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         ["//..."],
     ),
     "no_number": ({BUILD: "genrule(name = 'nan', outs = [], local = float('nan'))\n"}, ["//..."]),
+    "infinite_in_branch": (
+        {
+            BUILD: SQUEEZE + "squeeze(\n    name = 'x',\n    model = ':m',\n"
+            "    ratio = select({'//conditions:default': {'mlp': -float('inf'), 'why': 'inf', 'no': None}}),\n)\n"
+        },
+        ["//..."],
+    ),
+    "no_number_in_branch": (
+        {
+            BUILD: "load(':m.bzl', 'm')\nm()\n",
+            "m.bzl": "def m():\n    native.genrule(name = 'g', outs = [], local = select({'a': float('nan')}))\n",
+        },
+        ["//..."],
+    ),
     "endless_number": ({BUILD: "filegroup(name = 'x', testonly = 1 << 20000)\n"}, ["//..."]),
     "tuple_as_key": ({BUILD: "filegroup(name = 'x', exec_properties = {(1, 2): 'y'})\n"}, ["//..."]),
     # glob
