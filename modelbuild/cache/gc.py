@@ -17,7 +17,7 @@ from modelbuild.cache.blob_store import BlobMissing
 from modelbuild.cache.completeness import vanished
 from modelbuild.cache.disk import EXECUTABLE_SUFFIX
 from modelbuild.cache.environment_store import EnvironmentStore
-from modelbuild.cache.local import LocalCache
+from modelbuild.cache.local import LocalCache, is_made
 from modelbuild.digest import Digest
 from modelbuild.errors import CacheError
 from modelbuild.tree import Tree
@@ -112,6 +112,8 @@ def collect(
     Then every blob that no entry rests on goes, and what killed builds left. Runs while no build does:
     raises CacheError when one is still running after `wait_s`.
     """
+    if not is_made(root):
+        return GcReport(0, 0, 0, 0, 0, 0)
     cache = LocalCache(root)
     if cache.read_only:
         raise CacheError(f"the cache `{cache.root}` is read-only: nothing can be collected")
@@ -167,6 +169,8 @@ def verify(
 
     progress: called with (blobs done, blobs in all), from this thread. Builds may run meanwhile.
     """
+    if not is_made(root):
+        return VerifyReport(0, 0, (), ())
     with LocalCache.open(root) as cache:
         files = list(_blob_files(cache.root))
 
@@ -190,7 +194,10 @@ def verify(
 
 
 def stats(root: str, *, now: float | None = None) -> CacheStats:
-    """Counts what is in the cache, without reading blobs other than manifests."""
+    """Counts what is in the cache, without reading blobs other than manifests. Makes none."""
+    ages_days = (1.0, 7.0, 30.0, float("inf"))
+    if not is_made(root):
+        return CacheStats(0, 0, 0, tuple((days, 0) for days in ages_days), 0, 0)
     now = time.time() if now is None else now
     cache = LocalCache(root)
     try:
@@ -200,7 +207,7 @@ def stats(root: str, *, now: float | None = None) -> CacheStats:
         needed = {sha256 for entry in entries for sha256 in entry.blobs}
         by_age = []
         lower = float("-inf")
-        for days in (1.0, 7.0, 30.0, float("inf")):
+        for days in ages_days:
             ages = ((now - entry.used_s) / 86_400.0 for entry in entries)
             by_age.append((days, sum(lower < age <= days for age in ages)))
             lower = days

@@ -139,6 +139,20 @@ class LocalCache:
         return None
 
 
+def is_made(root: str | os.PathLike[str]) -> bool:
+    """Whether there is anything at `root`; what only looks at a cache must not make one.
+
+    Something that is no cache is there, too: opening it says what is wrong.
+    """
+    try:
+        with os.scandir(root) as entries:
+            return any(True for _ in entries)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 def _prepare(root: str) -> bool:
     """Makes or checks the layout; whether it is read-only."""
     try:

@@ -38,10 +38,14 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, terminal: Terminal) -> int:
     """Do it; `verify` exits with 4 when it found damage."""
+    from modelbuild.cache.local import is_made  # noqa: PLC0415
+
     if args.action != "gc" and (args.max_size or args.max_age):
         raise UsageError("`--max-size` and `--max-age` are flags of `modelbuild cache gc`")
     invocation = open_invocation(args, terminal)
     root = str(invocation.cache_dir)
+    if not is_made(root) and not args.quiet:
+        terminal.say(f"there is no cache at `{root}` yet")
     match args.action:
         case "stats":
             return _stats(root, args, terminal)

@@ -28,7 +28,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, terminal: Terminal) -> int:
     """The log of each action of the target, from its last run that executed. Needs no BUILD file."""
-    from modelbuild.cache.local import LocalCache  # noqa: PLC0415
+    from modelbuild.cache.local import LocalCache, is_made  # noqa: PLC0415
 
     invocation = open_invocation(args, terminal)
     if not args.target:
@@ -37,16 +37,15 @@ def run(args: Namespace, terminal: Terminal) -> int:
     if pattern.kind != "target" or pattern.negative:
         raise UsageError(f"`modelbuild log` takes one target, and `{args.target}` may be several")
     label = str(pattern.label)
+    if not is_made(invocation.cache_dir):
+        raise _unknown(label)
     with contextlib.closing(LocalCache(str(invocation.cache_dir))) as cache:
         latest: dict[str, TraceRow] = {}
         for row in cache.trace.history(label):
             if args.action in (None, row.mnemonic):
                 latest.setdefault(row.output_path, row)
         if not latest:
-            raise UsageError(
-                f"no run of `{label}` is known here",
-                hint=f"`modelbuild build {label}` runs it",
-            )
+            raise _unknown(label)
         for row in reversed(latest.values()):
             if len(latest) > 1:
                 terminal.say(f"{row.mnemonic} {row.output_path}:")
@@ -63,6 +62,10 @@ def run(args: Namespace, terminal: Terminal) -> int:
                 error.hint = "the cache has let go of it; `modelbuild build --check` would run it again"
                 raise
     return 0
+
+
+def _unknown(label: str) -> UsageError:
+    return UsageError(f"no run of `{label}` is known here", hint=f"`modelbuild build {label}` runs it")
 
 
 def _failed_log(path: str, label: str) -> str:

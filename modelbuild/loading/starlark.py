@@ -228,7 +228,7 @@ class Interpreter:
         return module
 
     def _at_select(self, location: Location) -> Location:
-        """A place with the column of the first `select` in its line, if there is one; stacks tell lines only."""
+        """A place with the column of the first `select` in its line, if any; stacks tell lines only."""
         lines = self._sources.get(location.path, "").splitlines()
         found = _SELECT.search(lines[location.line - 1]) if 0 < location.line <= len(lines) else None
         return Location(location.path, location.line, found.start() + 1) if found else location

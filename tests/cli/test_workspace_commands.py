@@ -227,6 +227,29 @@ def test_cache_commands(capsys: Capture) -> None:
     assert "hint: write it as in `500 MB`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("cache", "stats"), 0),
+        (("cache", "verify"), 0),
+        (("cache", "gc", "--max-age", "1d"), 0),
+        (("log", "//:x"), 2),
+    ],
+)
+@pytest.mark.parametrize("exists", [False, True], ids=["absent", "empty"])
+def test_what_only_looks_at_a_cache_makes_none(
+    words: tuple[str, ...], code: int, exists: bool, capsys: Capture, tmp_path: Path
+) -> None:
+    cache = tmp_path / "none"
+    if exists:
+        cache.mkdir()
+    assert main([*words, "--cache-dir", str(cache)]) == code
+    said = capsys.readouterr().err
+    assert "there is no cache at" in said or "no run of `//:x` is known here" in said
+    assert cache.exists() == exists
+    assert not exists or not list(cache.iterdir())
+
+
 def test_cache_dir_from_flag_and_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
