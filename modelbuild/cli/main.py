@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(100_000, 50, 50)  # Ten thousand actions are no garbage; looking for it costs a tenth.
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
+        _speak_utf8()
         _own_streams()
     terminal = Terminal(Environment.read(os.environ), _color(words))
     ends = (signal.SIGTERM, signal.SIGHUP) if _is_main_thread() else ()
@@ -100,6 +101,16 @@ def _run(words: list[str], terminal: Terminal, *, exits: bool) -> int:
         # Python would end itself by SIGINT where the interrupt met an exec(), as that of a dataclass.
         atexit.register(os._exit, int(code))
     return int(code)
+
+
+def _speak_utf8() -> None:
+    """Start again in UTF-8 where Python would know names of files in another encoding.
+
+    BUILD files are UTF-8 and so are the names in them. Under a locale that is not installed Python falls back
+    to ASCII, in which those files can be neither opened nor shown.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
 
 def _own_streams() -> None:

@@ -243,3 +243,14 @@ def test_a_name_that_is_no_text_reaches_events_and_json(workspace: CommandLine) 
     assert "undeclared output `modelbuild-out/\udcffstray`" in failure["error"]
     (event,) = [each for each in result.events if each["event"] == "action_finished"]
     assert event["error"] == failure["error"]
+
+
+@pytest.mark.parametrize("locale", ["xx_XX.UTF-8", "C"])
+def test_names_are_utf8_whatever_the_locale(workspace: CommandLine, locale: str) -> None:
+    workspace.put("BUILD.models", 'genrule(name = "größe", outs = ["größe.txt"], cmd = "echo ü > $@; echo ä")\n')
+    ascii_only = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    built = workspace.run("build", "//:größe", **ascii_only)
+    assert (built.exit_code, workspace.out("größe.txt")) == (0, "ü\n"), built.stderr
+    assert "modelbuild-out/größe.txt" in built.stderr
+    assert workspace.run("log", "//:größe", **ascii_only).stdout == "ä\n"
+    assert workspace.run("query", "//...", **ascii_only).stdout == "//:größe\n"
