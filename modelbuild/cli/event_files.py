@@ -191,8 +191,9 @@ class ResultSink:
         self._board.add(event)
 
     def document(self, error: str = "") -> dict[str, Any]:
-        """Targets, tests, failures, counts and the exit code. error: why there is no more than this.
+        """Targets, tests, failures, counts and the exit code.
 
+        error: why there is no more than this, or what is wrong in BUILD files that the build went on without.
         skipped: not built; unreached: those of them of which nothing failed, since the build stopped before;
         incompatible: the platform cannot have them.
         """
@@ -221,5 +222,5 @@ class ResultSink:
             "skipped": list(finished.skipped) if finished else [],
             "unreached": list(finished.unreached) if finished else [],
             "incompatible": [{"label": t.label, "reason": t.reason} for t in board.skipped],
-            "error": error,
+            "error": error or "\n".join(m.text for m in board.messages if m.level == "error"),
         }

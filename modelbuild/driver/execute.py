@@ -185,12 +185,14 @@ class _Run:
                     self._unreached.append(str(target.label))
             files = tuple(str(artifact) for artifact in target.files) if built else ()
             self._sink(TargetFinished(self._clock(), str(target.label), built, files))
+        for label in self._plan.unbuildable:
+            self._sink(TargetFinished(self._clock(), label, False, ()))
         if self._request.command == "test":
             built_targets = [t for t in graph.requested if str(t.label) not in self._skipped]
             now = self._clock()
             if not report_verdicts(built_targets, self._output_root, self._fresh, self._sink, now):
                 self._exit_code = ExitCode.TEST_FAILED
-        if self._skipped or self._counts["failed"]:
+        if self._skipped or self._counts["failed"] or self._plan.has_errors:
             self._exit_code = self._worst()
         return self._exit_code in (ExitCode.OK, ExitCode.TEST_FAILED)
 
@@ -205,7 +207,13 @@ class _Run:
         """The targets that get an event: all, but of very many that went well none."""
         requested = self._plan.graph.requested
         few = len(requested) <= FEW_TARGETS
-        if few or self._request.detailed or self._request.command != "build" or self._counts["failed"]:
+        if (
+            few
+            or self._plan.has_errors
+            or self._request.detailed
+            or self._request.command != "build"
+            or self._counts["failed"]
+        ):
             return requested
         return ()
 
@@ -230,7 +238,7 @@ class _Run:
                 int(exit_code),
                 critical_path_s=max(self._scheduler.finish_times.values(), default=0.0),
                 targets=built,
-                skipped=tuple(self._skipped),
+                skipped=(*self._skipped, *self._plan.unbuildable),
                 unreached=tuple(self._unreached),
             )
         )

@@ -14,6 +14,7 @@ from modelbuild.driver.request import BuildRequest
 from modelbuild.driver.snapshot import Difference, Facts, SnapshotFiles
 from modelbuild.driver.stamp import Stamp, listing, stamp_after_reading
 from modelbuild.driver.standing import StandingResults, untouched
+from modelbuild.errors import LoadError
 from modelbuild.events import Clock, EventSink, Message
 
 
@@ -22,7 +23,8 @@ class Plan:
     """What has to be settled, and the facts that are known before.
 
     skipped: targets that patterns name and the platform cannot have, with the reason. known: actions that
-    need no look. rows: stored key and result of each action.
+    need no look. rows: stored key and result of each action. has_errors: whether loading
+    went on after errors. unbuildable: the targets that those took away.
     """
 
     graph: ActionGraph
@@ -32,6 +34,8 @@ class Plan:
     skipped: tuple[tuple[str, str], ...]
     known: Mapping[int, Any] = field(default_factory=dict)
     rows: list[list[Any]] | None = None
+    has_errors: bool = False
+    unbuildable: tuple[str, ...] = ()
 
 
 def stored_plan(files: SnapshotFiles, facts: Facts, difference: Difference) -> Plan | None:
@@ -60,7 +64,10 @@ def fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
     def note(text: str) -> None:
         sink(Message(clock(), "note", text))
 
-    targets, analysis = load_and_analyze(request, note)
+    def keep(error: LoadError) -> None:
+        sink(Message(clock(), "error", str(error).removeprefix("error: ")))
+
+    targets, analysis = load_and_analyze(request, note, keep)
     for text in targets.messages:
         sink(Message(clock(), "info", text))
     graph = analysis.graph
@@ -72,7 +79,15 @@ def fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
     }
     counts = (len(targets.packages), len(targets.targets), len(graph.actions))
     skipped = tuple((str(label), reason) for label, reason in analysis.skipped)
-    return Plan(graph, loading, directories, counts, skipped)
+    return Plan(
+        graph,
+        loading,
+        directories,
+        counts,
+        skipped,
+        has_errors=bool(targets.errors),
+        unbuildable=tuple(map(str, targets.unbuildable)),
+    )
 
 
 def _modules(root: str) -> list[str]:

@@ -135,6 +135,8 @@ class LabelResolver:
         """A package_group. Raises LoadError when there is none."""
         self._packages.ensure([(label.repository, label.package)])
         package = self._packages.get((label.repository, label.package))
+        if (broken := self._packages.broken((label.repository, label.package))) is not None:
+            raise broken
         group = package.groups.get(label.name) if package else None
         if group is None:
             hint = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 
-from modelbuild.errors import LoadError, ModelbuildError
+from modelbuild.errors import LoadError
 from modelbuild.label import Label, parse_label
 from modelbuild.loading.build_options import HOST_PLATFORM, BuildOptions
 from modelbuild.loading.declaration import combined
 from modelbuild.loading.evaluator import Evaluator, Limits
 from modelbuild.loading.label_resolver import PASS_ON_TESTONLY, LabelResolver
-from modelbuild.loading.loaded_packages import LoadedPackages
+from modelbuild.loading.loaded_packages import MANY_ERRORS, LoadedPackages
 from modelbuild.loading.package import (
     ConfigurationRoots,
     Target,
@@ -25,8 +25,14 @@ from modelbuild.loading.source_file import BUILD_FILE
 from modelbuild.loading.visibility import group_labels
 from modelbuild.loading.workspace import Workspace
 
-_MANY_ERRORS = 100
-"""More labels that lead nowhere than these say nothing more."""
+
+class _Unbuildable(Exception):
+    """Targets that cannot be built, and why."""
+
+    def __init__(self, targets: Sequence[Target], error: LoadError) -> None:
+        super().__init__(error)
+        self.labels = {target.label for target in targets}
+        self.error = error
 
 
 def load_graph(
@@ -39,6 +45,7 @@ def load_graph(
     for_query: bool = False,
     options: BuildOptions | None = None,
     limits: Limits | None = None,
+    keep_going: bool = False,
 ) -> TargetGraph:
     """Load what `patterns` name and everything that needs.
 
@@ -46,14 +53,17 @@ def load_graph(
     expand_suites: replace a requested test_suite by its tests. for_query: what is asked about need not be
     buildable, as in Bazel: wildcards mean targets tagged `manual` too and may match nothing, source files may
     be missing, and visibility is not checked. options: platform and toolchains, loaded when something asks
-    for them; a query without them loads none. Raises LoadError.
+    for them; a query without them loads none. keep_going: go on after errors with what does not need what
+    is wrong, as Bazel does: a package with an error has no targets. Raises LoadError, also when nothing is
+    left or there are very many errors.
     """
     builtin = builtin_rules()
     collecting = gc.isenabled()
     gc.disable()  # loading makes many objects and drops none: collecting costs a third of its time
     try:
         with Evaluator(tuple(builtin), workspace.root_of, workspace.skipped, limits) as evaluator:
-            return _Loading(workspace, evaluator, builtin, for_query=for_query).graph(
+            loading = _Loading(workspace, evaluator, builtin, for_query=for_query, keep_going=keep_going)
+            return loading.graph(
                 patterns,
                 working_package,
                 options if options or for_query else BuildOptions(),
@@ -69,10 +79,17 @@ class _Loading:
     """One call of load_graph."""
 
     def __init__(
-        self, workspace: Workspace, evaluator: Evaluator, builtin: Mapping[str, str], *, for_query: bool
+        self,
+        workspace: Workspace,
+        evaluator: Evaluator,
+        builtin: Mapping[str, str],
+        *,
+        for_query: bool,
+        keep_going: bool,
     ) -> None:
         self._for_query = for_query
-        self._packages = LoadedPackages(workspace, evaluator, builtin)
+        self._keep_going = keep_going
+        self._packages = LoadedPackages(workspace, evaluator, builtin, keep_going=keep_going)
         self._resolver = LabelResolver(self._packages, for_query=for_query)
         self._matcher = PatternMatcher(self._packages, self._resolver, for_query=for_query)
 
@@ -93,15 +110,26 @@ class _Loading:
             requested = self._matcher.expand_suites(requested)
         if tests_only:
             requested = [label for label in requested if self._matcher.is_test(label)]
+        if not requested and self._packages.kept:
+            raise combined(self._packages.kept)
         if not requested and not self._for_query:
             what = "no test" if tests_only else "no target"
             shown = " ".join(f"`{text}`" for text in patterns)
             raise LoadError(f"{what} matches {shown}", hint=nothing_hint(parsed, tests_only=tests_only))
+        wanted = requested
         order = self._closure(requested)
+        requested = self._buildable(requested, order)
         roots = None
         if options is not None and (options.platform or any(map(asks_for_platform, order))):
             roots = self._roots(options)
-            order = self._closure([*requested, roots.platform, roots.default_platform, roots.host], roots)
+            platforms = [roots.platform, roots.default_platform, roots.host]
+            order = self._closure([*requested, *platforms], roots)
+            requested = self._buildable(requested, order)
+            if len(self._buildable(platforms, order)) < len(platforms):
+                raise combined(self._packages.kept)
+        if not requested and self._packages.kept:
+            raise combined(self._packages.kept)
+        left = set(requested)
         targets = {target.label: target for target in order}
         return TargetGraph(
             targets,
@@ -114,7 +142,17 @@ class _Loading:
             tuple(self._packages.messages),
             roots,
             frozenset(pattern.label for pattern in parsed if pattern.kind == "target"),
+            tuple(self._packages.kept),
+            (*(label for label in wanted if label not in left), *self._matcher.unmatched),
         )
+
+    def _buildable(self, requested: Sequence[Label], order: Sequence[Target]) -> list[Label]:
+        """The labels that nothing is wrong with; `order` holds the targets that can be built."""
+        if not self._packages.kept:
+            return list(requested)
+        known = {target.label for target in order}
+        found = ((label, self._packages.target(label)) for label in requested)
+        return [label for label, target in found if target is None or target.label in known]
 
     def _roots(self, options: BuildOptions) -> ConfigurationRoots:
         """Load the platforms and find the registered toolchains."""
@@ -171,13 +209,15 @@ class _Loading:
     def _closure(
         self, requested: Sequence[Label], roots_of: ConfigurationRoots | None = None
     ) -> list[Target]:
-        """All targets that are needed, dependencies first. Raises LoadError, also for a cycle.
+        """All targets that are needed, dependencies first. Raises LoadError, also for a cycle, or leaves out
+        what needs a target with an error.
 
         roots_of: once it is known, registered toolchains are needed by what asks for toolchains.
         """
         toolchains = roots_of.toolchains if roots_of else ()
         roots = [target for target in map(self._packages.target, requested) if target is not None]
         edges: dict[Label, list[Target]] = {}
+        bad: set[Label] = set()
         level = list({target.label: target for target in roots}.values())
         while level:
             self._packages.ensure(
@@ -189,15 +229,17 @@ class _Loading:
                 for label in group_labels(target.visibility)
             )
             following: dict[Label, Target] = {}
-            errors: list[ModelbuildError] = []
+            errors: list[LoadError] = []
             for target in level:
+                before = len(errors)
                 needed: list[Target] = []
                 edges[target.label] = needed
                 for label in group_labels(target.visibility):
                     try:
                         self._resolver.group(label)
                     except LoadError as error:
-                        errors.append(error.located(target.location, target.source_line()))
+                        error.located(target.location, target.source_line())
+                        errors.append(error)
                 for label in _needed(target, toolchains):
                     try:
                         # As in Bazel: who may use a toolchain is not a matter of visibility.
@@ -207,25 +249,34 @@ class _Loading:
                             error.notes = (*error.notes, f"`{target.rule}` takes toolchains of this type")
                             error.hint = _toolchain_type_hint(label)
                         errors.append(error)
-                        if (
-                            len(errors) >= _MANY_ERRORS
-                        ):  # To look for the place and a hint of each takes time.
+                        if len(errors) >= MANY_ERRORS:  # To look for the place and a hint of each takes time.
                             raise combined(errors, complete=False) from None
                         continue
                     if other is not None:
                         needed.append(other)
                         if other.label not in edges:
                             following[other.label] = other
-            if errors:
+                if len(errors) > before:
+                    bad.add(target.label)
+            if errors and not self._keep_going:
                 raise combined(errors)
+            for each in errors:
+                self._packages.keep(each)
             level = [target for label, target in following.items() if label not in edges]
-        order = _sorted(roots, edges)
-        if not self._for_query:
-            self._check_behind_aliases(order, edges)
-        return order
+        while True:
+            without = _users(bad, edges)
+            try:
+                order = _sorted([root for root in roots if root.label not in without], edges)
+                if not self._for_query:
+                    self._check_behind_aliases(order, edges)
+            except _Unbuildable as found:
+                self._packages.keep(found.error)
+                bad |= found.labels
+                continue
+            return order
 
     def _check_behind_aliases(self, order: Sequence[Target], edges: Mapping[Label, Sequence[Target]]) -> None:
-        """Raise LoadError for a user of an alias that leads to something `testonly`."""
+        """Raise _Unbuildable for a user of an alias that leads to something `testonly`."""
         hidden: dict[Label, Target] = {}
         for target in order:
             for other in edges[target.label]:
@@ -238,7 +289,10 @@ class _Loading:
                 if target.rule == "alias":
                     hidden[target.label] = found
                 elif target.rule not in PASS_ON_TESTONLY:
-                    self._resolver.check_testonly(target, found, other.label)
+                    try:
+                        self._resolver.check_testonly(target, found, other.label)
+                    except LoadError as error:
+                        raise _Unbuildable([target], error) from None
 
 
 def _toolchain_type_hint(label: Label) -> str:
@@ -258,8 +312,24 @@ def asks_for_platform(target: Target) -> bool:
     return bool(target.rule_class.platform_attribute or stated) or target.needs_platform
 
 
+def _users(bad: set[Label], edges: Mapping[Label, Sequence[Target]]) -> set[Label]:
+    """The targets of `bad`, and all that need one of them."""
+    if not bad:
+        return bad
+    users: dict[Label, list[Label]] = {}
+    for label, needed in edges.items():
+        for other in needed:
+            users.setdefault(other.label, []).append(label)
+    found, waiting = set(bad), list(bad)
+    while waiting:
+        fresh = [user for user in users.get(waiting.pop(), ()) if user not in found]
+        found.update(fresh)
+        waiting += fresh
+    return found
+
+
 def _sorted(roots: Sequence[Target], edges: dict[Label, list[Target]]) -> list[Target]:
-    """Depth first, dependencies before their users. Raises LoadError for a cycle."""
+    """Depth first, dependencies before their users. Raises _Unbuildable for a cycle."""
     order: list[Target] = []
     done: set[Label] = set()
     active: dict[Label, Target] = {}
@@ -275,7 +345,8 @@ def _sorted(roots: Sequence[Target], edges: dict[Label, list[Target]]) -> list[T
                     continue
                 if other.label in active:
                     path = [entry for entry, _ in stack]
-                    raise dependency_cycle(path[next(i for i, t in enumerate(path) if t is other) :])
+                    cycle = path[next(i for i, t in enumerate(path) if t is other) :]
+                    raise _Unbuildable(cycle, dependency_cycle(cycle))
                 active[other.label] = other
                 stack.append((other, iter(edges[other.label])))
                 break

@@ -17,12 +17,24 @@ from modelbuild.loading.workspace import FOREIGN_BUILD_FILES, WORKSPACE_FILE, Wo
 
 PackageKey = tuple[str, str]
 """Repository and package."""
+MANY_ERRORS = 100
+"""More errors than these say nothing more."""
 
 
 class LoadedPackages:
-    """Loads packages on demand, each once. messages: what `print` in BUILD files said."""
+    """Loads packages on demand, each once. messages: what `print` in BUILD files said.
 
-    def __init__(self, workspace: Workspace, evaluator: Evaluator, builtin: Mapping[str, str]) -> None:
+    keep_going: a package with an error counts as one that is not there, and the error goes to `kept`.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        evaluator: Evaluator,
+        builtin: Mapping[str, str],
+        *,
+        keep_going: bool = False,
+    ) -> None:
         self.workspace = workspace
         self._evaluator = evaluator
         self._classes = RuleClasses(workspace.root_of, builtin)
@@ -32,6 +44,9 @@ class LoadedPackages:
         self._absent: set[str] = set()
         self._crossings: dict[PackageKey, bool] = {}
         self.messages: list[str] = []
+        self._keep_going = keep_going
+        self._broken: dict[PackageKey, LoadError] = {}
+        self.kept: list[LoadError] = []
 
     def get(self, key: PackageKey) -> Package | None:
         """A package that `ensure` was asked for; None when there is none."""
@@ -93,10 +108,29 @@ class LoadedPackages:
                 package = PackageDeclaration(evaluated, root, self._classes, self.crosses).package()
             except LoadError as error:
                 errors.append(error)
+                if self._keep_going:
+                    key = (evaluated.repository, evaluated.package)
+                    self._packages[key], self._broken[key] = None, error
+                    self.keep(error)
                 continue
             self._packages[evaluated.repository, evaluated.package] = package
-        if errors:
+        if errors and not self._keep_going:
             raise combined(errors)
+
+    def keep(self, error: LoadError) -> None:
+        """Go on after an error, once; raises it when there is to be no going on, or there are very many."""
+        if not self._keep_going:
+            raise error
+        if not any(
+            each.message == error.message and error.location in (None, each.location) for each in self.kept
+        ):
+            self.kept.append(error)
+        if len(self.kept) >= MANY_ERRORS:
+            raise combined(self.kept, complete=False)
+
+    def broken(self, key: PackageKey) -> LoadError | None:
+        """The error in a package, if that is why there is none."""
+        return self._broken.get(key)
 
     def _evaluated(self, keys: Sequence[PackageKey]) -> Iterator[EvaluatedPackage]:
         try:
@@ -119,7 +153,9 @@ class LoadedPackages:
         return None
 
     def missing(self, repository: str, package: str) -> LoadError:
-        """The error that there is no such package."""
+        """The error that there is no such package, or the error in it."""
+        if (broken := self._broken.get((repository, package))) is not None:
+            return broken
         shown = package_str(repository, package)
         directory = os.path.dirname(self.workspace.build_file(package, repository))
         if not repository and self.workspace.is_skipped(package):

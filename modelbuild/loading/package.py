@@ -127,7 +127,8 @@ class TargetGraph:
     output file -> label of the target that makes it. requested: targets and files, in the order of the
     patterns, test suites replaced by their tests. packages: `//pkg` -> package. order: targets, dependencies
     first. messages: what `print` in BUILD files said. roots: None when nothing asks for a platform. named:
-    the requested targets that were named one by one, not by a wildcard.
+    the requested targets that were named one by one, not by a wildcard. errors: what loading went on after.
+    unbuildable: targets that were asked for and that those errors took away.
     """
 
     targets: Mapping[Label, Target] = field(repr=False)
@@ -140,6 +141,8 @@ class TargetGraph:
     messages: tuple[str, ...] = ()
     roots: ConfigurationRoots | None = None
     named: frozenset[Label] = frozenset()
+    errors: tuple[LoadError, ...] = ()
+    unbuildable: tuple[Label, ...] = ()
 
     def owner(self, label: Label) -> Target | None:
         """The target that `label` names or that makes the file it names; None for a source file."""

@@ -14,20 +14,35 @@ from modelbuild.loading.source_file import BUILD_FILE
 
 
 class PatternMatcher:
-    """Loads the packages that patterns name. for_query: wildcards mean targets tagged `manual`, too."""
+    """Loads the packages that patterns name. for_query: wildcards mean targets tagged `manual`, too.
+
+    unmatched: labels that were named and lead nowhere, if loading goes on after errors.
+    """
 
     def __init__(self, packages: LoadedPackages, resolver: LabelResolver, *, for_query: bool) -> None:
         self._packages = packages
         self._resolver = resolver
         self._for_query = for_query
+        self.unmatched: list[Label] = []
 
     def match(self, patterns: Sequence[TargetPattern]) -> list[Label]:
         """The labels that patterns name, in order; a `-` takes away what stands before it."""
         found: dict[Label, None] = {}
-        matched = [(pattern, self._packages_of(pattern)) for pattern in patterns]
+        matched: list[tuple[TargetPattern, list[PackageKey]]] = []
+        for pattern in patterns:
+            try:
+                matched.append((pattern, self._packages_of(pattern)))
+            except LoadError as error:
+                self._packages.keep(error)
         self._packages.ensure(key for _, keys in matched for key in keys)
         for pattern, keys in matched:
-            labels = self._labels(pattern, keys)
+            try:
+                labels = self._labels(pattern, keys)
+            except LoadError as error:
+                self._packages.keep(error)
+                if pattern.kind == "target" and not pattern.negative:
+                    self.unmatched.append(pattern.label)
+                continue
             if pattern.negative:
                 for label in labels:
                     found.pop(label, None)
@@ -54,6 +69,8 @@ class PatternMatcher:
         labels: list[Label] = []
         for key in keys:
             package = self._packages.get(key)
+            if package is None and pattern.kind == "below" and self._packages.broken(key):
+                continue
             if package is None:
                 raise self._packages.missing(*key)
             if pattern.kind == "package" and pattern.label.name in package.targets:
@@ -77,8 +94,12 @@ class PatternMatcher:
             target = self._packages.target(label)
             if target is None or target.rule != "test_suite":
                 found[label] = None
-            else:
+                continue
+            try:
                 found |= dict.fromkeys(self._tests_of(target, set(), ()))
+            except LoadError as error:
+                self._packages.keep(error)
+                self.unmatched.append(label)
         return list(found)
 
     def _tests_of(self, suite: Target, seen: set[Label], path: tuple[Target, ...]) -> list[Label]:

@@ -57,6 +57,46 @@ def test_same_verdicts_and_bytes(archive: Path, twins: Twins) -> None:
     assert good
 
 
+BROKEN = """\
+-- good/BUILD --
+genrule(name = "g", outs = ["g.txt"], cmd = "echo > $@", visibility = ["//visibility:public"])
+genrule(name = "hidden", outs = ["hidden.txt"], cmd = "echo > $@")
+-- syntax/BUILD --
+genrule(name =
+-- attribute/BUILD --
+genrule(name = "ok", outs = ["ok.txt"], cmd = "echo > $@", visibility = ["//visibility:public"])
+genrule(name = "bad", outs = ["bad.txt"], cmd = "echo > $@", nope = 1)
+-- loads/BUILD --
+load(":x.bzl", "x")
+genrule(name = "x", outs = ["x.txt"], cmd = "echo > $@")
+-- loads/x.bzl --
+x = 1 +
+-- cycle/BUILD --
+genrule(name = "a", srcs = [":b"], outs = ["a.txt"], cmd = "echo > $@")
+genrule(name = "b", srcs = [":a"], outs = ["b.txt"], cmd = "echo > $@")
+genrule(name = "after", srcs = [":a"], outs = ["after.txt"], cmd = "echo > $@")
+genrule(name = "c", outs = ["c.txt"], cmd = "echo > $@")
+-- needs/BUILD --
+genrule(name = "good", srcs = ["//good:g"], outs = ["good.txt"], cmd = "echo > $@")
+genrule(name = "hidden", srcs = ["//good:hidden"], outs = ["hidden.txt"], cmd = "echo > $@")
+genrule(name = "syntax", srcs = ["//syntax:x"], outs = ["syntax.txt"], cmd = "echo > $@")
+genrule(name = "attribute", srcs = ["//attribute:ok"], outs = ["attribute.txt"], cmd = "echo > $@")
+genrule(name = "target", srcs = ["//good:none"], outs = ["target.txt"], cmd = "echo > $@")
+genrule(name = "package", srcs = ["//none:x"], outs = ["package.txt"], cmd = "echo > $@")
+genrule(name = "after", srcs = [":package"], outs = ["after.txt"], cmd = "echo > $@")
+"""
+
+
+@pytest.mark.parametrize("patterns", [["//..."], ["//needs:good", "//syntax:x", "//none:all", "//good:none"]])
+def test_keep_going_goes_on_with_the_same_targets_after_errors_of_loading(
+    patterns: list[str], twins: Twins
+) -> None:
+    twins.put(unpack(BROKEN))
+    theirs, ours = twins.build_theirs(patterns), twins.build_ours(patterns)
+    assert set(ours.built) == set(theirs.built)
+    assert "//needs:good" in ours.built
+
+
 def test_what_differs_on_purpose(twins: Twins) -> None:
     files = unpack((Path(__file__).parent / "on_purpose.txt").read_text())
     twins.put(files)

@@ -22,6 +22,33 @@ def test_a_failed_action_shows_its_log_and_is_not_cached(workspace: CommandLine)
     assert "the reason" in workspace.run("log", "//:bad").stdout
 
 
+def test_keep_going_builds_what_errors_of_loading_leave(workspace: CommandLine) -> None:
+    workspace.put("BUILD.models", 'genrule(name = "a", outs = ["a"], cmd = "echo > $@", nope = 1)\n')
+    workspace.put(
+        "p/BUILD.models",
+        'genrule(name = "b", outs = ["b"], cmd = "echo > $@")\n'
+        'genrule(name = "c", srcs = ["//:a"], outs = ["c"], cmd = "echo > $@")\n'
+        'genrule(name = "d", srcs = [":c"], outs = ["d"], cmd = "echo > $@")\n',
+    )
+    assert workspace.run("build", "//...").exit_code == 2
+    for _ in range(2):  # What has errors is never taken for up to date.
+        result = workspace.build("-k", "--json", "//...", expect=1)
+        assert "failed: 1 of 3 targets built" in result.stderr
+        assert result.stderr.count("`genrule` has no attribute `nope`") == 1
+        document = json.loads(result.stdout)
+        assert "has no attribute `nope`" in document["error"]
+        assert document["exit_code"] == 1
+        assert document["skipped"] == result.finished["skipped"] == ["//p:c", "//p:d"]
+        assert [t["label"] for t in document["targets"] if t["built"]] == ["//p:b"]
+    workspace.put(
+        "BUILD.models", 'genrule(name = "a", outs = ["a"], cmd = "echo > $@", visibility = ["//p:__pkg__"])\n'
+    )
+    workspace.build("-k", "//...")
+    none_left = workspace.run("build", "-k", "//:none", "//q:x")
+    assert none_left.exit_code == 2
+    assert "there is no target `//:none`" in none_left.stderr
+
+
 def test_keep_going_builds_the_rest(workspace: CommandLine) -> None:
     workspace.put(
         "BUILD.models",
@@ -247,7 +274,9 @@ def test_a_name_that_is_no_text_reaches_events_and_json(workspace: CommandLine) 
 
 @pytest.mark.parametrize("locale", ["xx_XX.UTF-8", "C"])
 def test_names_are_utf8_whatever_the_locale(workspace: CommandLine, locale: str) -> None:
-    workspace.put("BUILD.models", 'genrule(name = "größe", outs = ["größe.txt"], cmd = "echo ü > $@; echo ä")\n')
+    workspace.put(
+        "BUILD.models", 'genrule(name = "größe", outs = ["größe.txt"], cmd = "echo ü > $@; echo ä")\n'
+    )
     ascii_only = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     built = workspace.run("build", "//:größe", **ascii_only)
     assert (built.exit_code, workspace.out("größe.txt")) == (0, "ü\n"), built.stderr
