@@ -45,6 +45,12 @@ ROUNDING = 3e-6
 """Of the largest logit; the order of sums is another one."""
 TINY = 13_000
 """Bytes that the code of a model is larger or smaller than foretold: 1 % of all but tiny models."""
+LARGE_LLAMA = WIDE_LLAMA | {
+    "hidden_size": 384,
+    "intermediate_size": 1024,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+}
 LARGE_VIT = VIT | {
     "hidden_size": 192,
     "intermediate_size": 768,
@@ -88,7 +94,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltModel]:
     """By family and format: what the format is made of."""
     folder = tmp_path_factory.mktemp("tvm")
     made = {
-        "llama-fp32": random_model(folder / "llama", WIDE_LLAMA),
+        "llama-fp32": random_model(folder / "llama", LARGE_LLAMA),
         "vit-fp32": random_model(folder / "vit", LARGE_VIT),
         "tiny-fp32": random_model(folder / "tiny", VIT),
     }
