@@ -49,8 +49,10 @@ class LocalCache:
     cache is used.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], workspace: str | os.PathLike[str] = "") -> None:
         """Opens the cache at `root`, making it if it is not there.
+
+        workspace: the directory whose builds are recorded and asked about.
 
         Raises CacheError when `root` is something else, was made by a newer modelbuild, or cannot be read.
         """
@@ -65,13 +67,16 @@ class LocalCache:
         self.actions = CompleteActionCache(self.entries, self.blobs)
         self.locks = KeyLocks(f"{self.root}/key.locks")
         self.use = UseLock(f"{self.root}/use.lock")
-        self.trace = Trace(f"{self.root}/trace.sqlite", notes=self.notes)
+        name = os.path.realpath(workspace) if workspace else ""
+        self.trace = Trace(f"{self.root}/trace.sqlite", workspace=name, notes=self.notes)
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, root: str | os.PathLike[str]) -> Iterator[LocalCache]:
+    def open(
+        cls, root: str | os.PathLike[str], workspace: str | os.PathLike[str] = ""
+    ) -> Iterator[LocalCache]:
         """The cache at `root` for the time of a build: no gc meanwhile; facts and traces are written last."""
-        cache = cls(root)
+        cache = cls(root, workspace)
         try:
             with cache.use.shared():
                 yield cache

@@ -1,8 +1,14 @@
-"""Trace: what each output was made of, run by run. It answers `explain`; no artifact needs it."""
+"""Trace: what each output was made of, run by run. It answers `explain`; no artifact needs it.
+
+Workspaces that share a cache have histories of their own: their outputs may have the same names. The name of
+a workspace is its directory. What was recorded before workspaces were told apart, and by workspaces that are
+no longer where they were (moved, or a checkout that is gone), is taken by one that has no record of its own.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +20,15 @@ from modelbuild.events import Outcome
 
 KEPT_RUNS = 20
 """How many runs of each output are kept, about."""
+KEPT_OF_ALL = 5 * KEPT_RUNS
+"""How many of those of one name are kept over all workspaces: checkouts come and go."""
 
 _TRIM_ONE_IN = 8
 _SHARED_PARTS = ("tool", "platform")
 """Parts of the detail that many actions have in common: stored once, under the component's digest."""
+
+_SEPARATOR = "\n"
+"""Between path and workspace in the column `output`, which so names an output of one workspace."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -28,6 +39,7 @@ CREATE INDEX IF NOT EXISTS runs_output ON runs (output);
 CREATE INDEX IF NOT EXISTS runs_label ON runs (label);
 CREATE TABLE IF NOT EXISTS parts (digest TEXT PRIMARY KEY, part TEXT NOT NULL) WITHOUT ROWID;
 """
+_AFTER_SEPARATOR = chr(ord(_SEPARATOR) + 1)
 _COLUMNS = "output, label, outcome, time_s, duration_s, peak_rss_bytes, run, result"
 _INSERT = f"INSERT INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 
@@ -73,8 +85,9 @@ class Cost(NamedTuple):
 class Trace:
     """The runs of every output, in sqlite; written in batches. Safe to use from several threads."""
 
-    def __init__(self, path: str | None, *, notes: list[str] | None = None) -> None:
-        """`path`: None keeps everything in memory."""
+    def __init__(self, path: str | None, *, workspace: str = "", notes: list[str] | None = None) -> None:
+        """`path`: None keeps everything in memory. workspace: its directory, whose history this is."""
+        self._workspace = workspace
         self._database = Database(path, _SCHEMA, notes=notes)
         self._lock = threading.Lock()
         self._pending: list[TraceRow] = []
@@ -85,7 +98,7 @@ class Trace:
 
     def record(self, row: TraceRow) -> None:
         """Remembers a run; it is on disk after the next `flush`."""
-        if not is_storable(row.output_path + row.label):
+        if not is_storable(row.output_path + row.label + self._workspace):
             return
         with self._lock:
             self._pending.append(row)
@@ -96,7 +109,7 @@ class Trace:
     def latest(self, output_path: str) -> TraceRow | None:
         """The last run of an output, whatever came of it."""
         pending = self._pending_last.get(output_path)
-        return pending or self._last("output = ?", output_path)
+        return pending or self._last(output_path)
 
     def latest_executed(self, output_path: str) -> TraceRow | None:
         """The last run of an output that executed its action and succeeded."""
@@ -105,13 +118,14 @@ class Trace:
             if pending.outcome == "executed":
                 return pending
             self.flush()
-        return self._last("output = ? AND outcome = 'executed'", output_path)
+        return self._last(output_path, "AND outcome = 'executed'")
 
     def history(self, label: str) -> list[TraceRow]:
         """The runs of all actions of a target, newest first."""
         self.flush()
         rows = self._database.read(f"SELECT {_COLUMNS} FROM runs WHERE label = ? ORDER BY id DESC", (label,))  # noqa: S608
-        decoded = (self._decode(row) for row in rows)
+        own = [row for row in rows if _workspace_of(row[0]) == self._workspace]
+        decoded = (self._decode(row) for row in own or filter(self._is_anyones, rows))
         return [row for row in decoded if row is not None]
 
     def estimates(self) -> Mapping[str, Cost]:
@@ -123,11 +137,17 @@ class Trace:
         return self._estimates
 
     def _stored_estimates(self) -> dict[str, Cost]:
+        """Of an output that this workspace never made, what another's of the same name took, as a guess."""
         rows = self._database.read(
             "SELECT output, duration_s, peak_rss_bytes, max(id) FROM runs "
             "WHERE outcome = 'executed' GROUP BY output"
         )
-        return {output: Cost(duration_s, peak) for output, duration_s, peak, _ in rows}
+        found: dict[str, Cost] = {}
+        own: dict[str, Cost] = {}
+        for output, duration_s, peak, _ in rows:
+            path, _, workspace = output.partition(_SEPARATOR)
+            (own if workspace == self._workspace else found)[path] = Cost(duration_s, peak)
+        return found | own
 
     def flush(self) -> None:
         """Writes what was recorded, in one transaction; dropped when the file cannot be written."""
@@ -159,17 +179,38 @@ class Trace:
         """Forgets old runs, of every eighth output or so: trimming costs as much as writing."""
         for number, row in enumerate(rows, last_id - len(rows) + 1):
             if number % _TRIM_ONE_IN == 0:
+                path = row.output_path
                 connection.execute(
                     "DELETE FROM runs WHERE output = ?1 AND id <= "
                     "(SELECT id FROM runs WHERE output = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-                    (row.output_path, KEPT_RUNS),
+                    (self._name(path), KEPT_RUNS),
+                )
+                connection.execute(
+                    "DELETE FROM runs WHERE output >= ?1 AND output < ?2 AND id <= "
+                    "(SELECT id FROM runs WHERE output >= ?1 AND output < ?2 "
+                    "ORDER BY id DESC LIMIT 1 OFFSET ?3)",
+                    (path, f"{path}{_AFTER_SEPARATOR}", KEPT_OF_ALL),
                 )
 
-    def _last(self, where: str, output_path: str) -> TraceRow | None:
+    def _name(self, output_path: str) -> str:
+        return f"{output_path}{_SEPARATOR}{self._workspace}" if self._workspace else output_path
+
+    def _is_anyones(self, row: tuple[Any, ...]) -> bool:
+        workspace = _workspace_of(row[0])
+        return not workspace or not os.path.isdir(workspace)
+
+    def _last(self, output_path: str, condition: str = "") -> TraceRow | None:
         rows = self._database.read(
-            f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY id DESC LIMIT 1",  # noqa: S608
-            (output_path,),
+            f"SELECT {_COLUMNS} FROM runs WHERE output = ? {condition} ORDER BY id DESC LIMIT 1",  # noqa: S608
+            (self._name(output_path),),
         )
+        if not rows:
+            others = self._database.read(
+                f"SELECT {_COLUMNS} FROM runs WHERE (output = ?1 OR output > ?2 AND output < ?3) "  # noqa: S608
+                f"{condition} ORDER BY id DESC",
+                (output_path, f"{output_path}{_SEPARATOR}", f"{output_path}{_AFTER_SEPARATOR}"),
+            )
+            rows = list(filter(self._is_anyones, others))[:1]
         return self._decode(rows[0]) if rows else None
 
     def _part(self, digest: str | None) -> Any:
@@ -190,7 +231,7 @@ class Trace:
                     parts[digest] = _compact(part)
         run = [row.mnemonic, row.key, dict(row.components), detail, row.host, row.reason]
         return (
-            row.output_path,
+            self._name(row.output_path),
             row.label,
             row.outcome,
             row.time_s,
@@ -208,7 +249,7 @@ class Trace:
                 if (part := self._part(components.get(name))) is not None:
                     detail[name] = part
             return TraceRow(
-                output_path,
+                output_path.partition(_SEPARATOR)[0],
                 label,
                 mnemonic,
                 time_s,
@@ -224,6 +265,10 @@ class Trace:
             )
         except (ValueError, TypeError, AttributeError):
             return None
+
+
+def _workspace_of(name: str) -> str:
+    return name.partition(_SEPARATOR)[2]
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)

@@ -39,7 +39,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     label = str(pattern.label)
     if not is_made(invocation.cache_dir):
         raise _unknown(label)
-    with contextlib.closing(LocalCache(str(invocation.cache_dir))) as cache:
+    with contextlib.closing(LocalCache(invocation.cache_dir, invocation.root)) as cache:
         latest: dict[str, TraceRow] = {}
         for row in cache.trace.history(label):
             if args.action in (None, row.mnemonic):

@@ -49,7 +49,7 @@ def execute(
     clock: Clock,
 ) -> BuildOutcome:
     """Settle every action that is not known to stand, and report."""
-    with LocalCache.open(request.cache_dir) as cache:
+    with LocalCache.open(request.cache_dir, request.root) as cache:
         plan = stored_plan(files, facts, difference) if facts and not difference.loading else None
         from_snapshot = plan is not None
         if plan is None:

@@ -46,7 +46,7 @@ def explain(request: BuildRequest, tell: Callable[[str], None] = lambda _: None)
     tell: takes how each toolchain was chosen, if the request asks for that.
     """
     graph = load_and_analyze(request, tell)[1].graph
-    with LocalCache.open(request.cache_dir) as cache:
+    with LocalCache.open(request.cache_dir, request.root) as cache:
         world = BuildWorld(
             str(request.root),
             cache=cache,

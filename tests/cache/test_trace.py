@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from modelbuild.actions.result import ActionResult, OutputDigest
-from modelbuild.cache.trace import KEPT_RUNS, Cost, Trace, TraceRow
+from modelbuild.cache.trace import KEPT_OF_ALL, KEPT_RUNS, Cost, Trace, TraceRow
 from modelbuild.digest import digest_bytes
 
 
@@ -51,6 +51,56 @@ def test_a_run_comes_back_before_and_after_it_is_written(tmp_path: Path) -> None
     assert again.history("//targets:student") == [ROW]
     assert again.history("//targets:teacher") == []
     again.close()
+
+
+def test_workspaces_that_share_a_cache_have_histories_of_their_own(tmp_path: Path) -> None:
+    path = str(tmp_path / "trace.sqlite")
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    first = Trace(path, workspace=str(one))
+    first.record(ROW)
+    first.close()
+    second = Trace(path, workspace=str(two))
+    assert second.latest(ROW.output_path) is None
+    assert second.latest_executed(ROW.output_path) is None
+    assert second.history(ROW.label) == []
+    assert second.estimates() == {ROW.output_path: Cost(60.0, 1 << 30)}
+    other = replace(ROW, duration_s=2.0, reason="never built here, either")
+    second.record(other)
+    second.close()
+    first, second = Trace(path, workspace=str(one)), Trace(path, workspace=str(two))
+    assert (first.latest(ROW.output_path), first.history(ROW.label)) == (ROW, [ROW])
+    assert (second.latest(ROW.output_path), second.history(ROW.label)) == (other, [other])
+    assert first.estimates() == {ROW.output_path: Cost(60.0, 1 << 30)}
+    assert second.estimates() == {ROW.output_path: Cost(2.0, 1 << 30)}
+    first.close()
+    second.close()
+
+
+def test_records_without_a_workspace_and_of_one_that_is_gone_are_taken_up(tmp_path: Path) -> None:
+    path = str(tmp_path / "trace.sqlite")
+    for workspace in ("", str(tmp_path / "gone")):
+        before = Trace(path, workspace=workspace)
+        before.record(replace(ROW, host=workspace))
+        before.close()
+        trace = Trace(path, workspace=str(tmp_path))
+        latest = trace.latest(ROW.output_path)
+        assert latest == trace.latest_executed(ROW.output_path) == trace.history(ROW.label)[0]
+        assert latest is not None
+        assert latest.host == workspace
+        trace.close()
+
+
+def test_records_of_checkouts_that_come_and_go_do_not_pile_up(tmp_path: Path) -> None:
+    path = str(tmp_path / "trace.sqlite")
+    for number in range(KEPT_OF_ALL + 100):
+        trace = Trace(path, workspace=str(tmp_path / f"checkout{number}"))
+        trace.record(ROW)
+        trace.close()
+    trace = Trace(path, workspace=str(tmp_path))
+    assert KEPT_OF_ALL // 2 < len(trace.history(ROW.label)) < KEPT_OF_ALL + 50
+    trace.close()
 
 
 def test_latest_is_the_last_and_hits_do_not_count_as_executed() -> None:

@@ -84,6 +84,23 @@ def test_a_moved_workspace_rebuilds_nothing(chain: CommandLine, tmp_path: Path) 
     chain.root.rename(moved.root)
     assert moved.build().finished["executed"] == 0
     assert moved.out("report.txt") == "6\ntitle\n"
+    moved.put("title.txt", "other\n")
+    assert "title.txt" in moved.run("explain", "//:report").stdout  # Its history has moved, too.
+
+
+def test_workspaces_that_share_a_cache_are_told_their_own_history(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    one, two = CommandLine(tmp_path / "one"), CommandLine(tmp_path / "two")
+    for workspace, word in ((one, "first"), (two, "second")):
+        workspace.put("modelbuild.toml", f'[build]\ncache_dir = "{cache}"\n')
+        workspace.put("BUILD.models", f'genrule(name = "t", outs = ["t"], cmd = "echo {word} | tee $@")\n')
+        assert "no run of `//:t` is known here" in workspace.run("log", "//:t").stderr
+        assert "never built here" in workspace.run("explain", "//:t").stdout
+        workspace.build()
+    assert (one.run("log", "//:t").stdout, two.run("log", "//:t").stdout) == ("first\n", "second\n")
+    explained = one.run("explain", "//:t").stdout
+    assert "ran: never built here" in explained
+    assert "second" not in explained
 
 
 def test_a_fresh_checkout_with_a_shared_cache_rebuilds_nothing(chain: CommandLine, tmp_path: Path) -> None:
