@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 from modelbuild.cli import units
 from modelbuild.cli.command_line import add_platform_flags, add_workspace_flags
 from modelbuild.cli.invocation import load_request, open_invocation
+from modelbuild.cli.size_table import footprint_document, size_table
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from modelbuild.driver.request import BuildRequest
     from modelbuild.driver.sizes import FormatSize, TargetSize
 
 SUMMARY = "Show what models take on disk and in memory"
 USAGE = "[flags] TARGET..."
 
-_WIDTH = 160
-"""Columns of a table that goes to no terminal."""
-
 
 def configure(parser: ArgumentParser) -> None:
     """Target patterns; models and device binaries among them are shown."""
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="a model or device binary, `//pkg/...`")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="models, device binaries, a matrix")
     parser.add_argument(
         "--formats", action="store_true", help="every format of the platform's toolchains, with refusals"
     )
@@ -41,10 +40,7 @@ def run(args: Namespace, terminal: Terminal) -> int:
     request = load_request(args, invocation, [*args.targets, *args.rest])
     found = sizes(request)
     if not found:
-        raise UsageError(
-            f"no model or device binary matches {' '.join(f'`{each}`' for each in request.patterns)}",
-            hint="`modelbuild query 'kind(device_binary, //...)'` lists device binaries",
-        )
+        return _show_matrix(request, args, terminal)
     if args.toolchain_resolution_debug:
         for text in dict.fromkeys("\n".join(size.resolution.lines(takes_first=False)) for size in found):
             terminal.say(text)
@@ -54,6 +50,30 @@ def run(args: Namespace, terminal: Terminal) -> int:
         return ExitCode.OK
     blocks = ["\n".join(_paragraph(size, terminal, every=args.formats)) for size in found]
     terminal.write("\n\n".join(blocks))
+    return ExitCode.OK
+
+
+def _show_matrix(request: BuildRequest, args: Namespace, terminal: Terminal) -> int:
+    """The cells of an `artifact_matrix`, if that is what was named."""
+    from modelbuild.cli.matrix_sizes import matrix_document, matrix_lines  # noqa: PLC0415
+    from modelbuild.driver.matrix import plan_matrix  # noqa: PLC0415
+
+    try:
+        plan = plan_matrix(request, terminal.say)
+    except UsageError:
+        raise UsageError(
+            f"no model or device binary matches {' '.join(f'`{each}`' for each in request.patterns)}",
+            hint="`modelbuild query 'kind(device_binary, //...)'` lists device binaries",
+        ) from None
+    if args.formats:
+        raise UsageError(
+            f"`--formats` is for models and device binaries, and `{plan.label}` is a matrix",
+            hint=f"name one of its artifacts, such as `{plan.cells[0].artifact}`" if plan.cells else None,
+        )
+    if args.json:
+        terminal.write_json({"schema": 1, "targets": [], "matrices": [matrix_document(plan)]})
+    else:
+        terminal.write("\n".join(matrix_lines(plan, terminal)))
     return ExitCode.OK
 
 
@@ -100,32 +120,13 @@ def _shown(size: TargetSize, *, every: bool) -> Sequence[FormatSize]:
 
 
 def _table(formats: Sequence[FormatSize], made: str, terminal: Terminal) -> Iterator[str]:
-    from rich.console import Console  # noqa: PLC0415 - only a table needs it
-    from rich.table import Table  # noqa: PLC0415
-
-    console = Console(
-        width=terminal.environment.columns or (None if terminal.out.isatty() else _WIDTH),
-        no_color=not terminal.colored(terminal.out),
-        force_terminal=terminal.colored(terminal.out),
-        highlight=False,
-    )
-    table = Table(box=None, padding=(0, 1), header_style="dim" if terminal.colored(terminal.out) else "")
-    table.add_column("format", no_wrap=True)
-    for name in ("on disk", "weights", "KV cache", "runtime", "in memory"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("fits")
+    rows = []
     for each in formats:
         mark = " *" if each.format == made and len(formats) > 1 else ""
-        footprint = each.footprint
-        if footprint is None:
-            table.add_row(each.format + mark, *[""] * 5, f"refused: {each.refusal}")
-            continue
-        counts = (footprint.disk, footprint.weights, footprint.kv_cache, footprint.runtime, footprint.ram)
         fits = "; ".join(each.excess) or ("yes, but only by name" if each.only_by_name else "yes")
-        table.add_row(each.format + mark, *map(units.size, counts), fits)
-    with console.capture() as capture:
-        console.print(table)
-    yield from (f" {line}".rstrip() for line in capture.get().splitlines())
+        told = fits if each.footprint else f"refused: {each.refusal}"
+        rows.append(((each.format + mark,), each.footprint, told))
+    yield from size_table(("format",), rows, terminal)
 
 
 def _document(size: TargetSize) -> dict[str, Any]:
@@ -159,12 +160,5 @@ def _format_document(each: FormatSize) -> dict[str, Any]:
         "excess": list(each.excess),
     }
     if each.footprint is not None:
-        document["disk"] = each.footprint.disk
-        document["memory"] = {
-            "weights": each.footprint.weights,
-            "kv_cache": each.footprint.kv_cache,
-            "runtime": each.footprint.runtime,
-            "total": each.footprint.ram,
-        }
-        document["detail"] = dict(each.footprint.detail)
+        document |= footprint_document(each.footprint)
     return document

@@ -174,6 +174,21 @@ def test_the_table_markdown_and_page_say_the_same(matrix: CommandLine, tmp_path:
     assert "the converter does not like it" in html
 
 
+def test_size_tells_the_cells_of_a_matrix(matrix: CommandLine) -> None:
+    told = matrix.run("size", "//toolchains:release")
+    assert told.exit_code == 0, told.stderr
+    document = json.loads(matrix.run("size", "//toolchains:release", "--json").stdout)
+    (found,) = document["matrices"]
+    cells = json.loads(matrix.run("matrix", "//toolchains:release", "--json").stdout)["cells"]
+    assert len(found["cells"]) == len(cells)
+    assert [cell["format"] for cell in found["cells"]] == [cell["format"] or None for cell in cells]
+    for cell in found["cells"]:
+        assert ("disk" in cell) or cell["reason"]
+        assert cell["reason"].partition(";")[0] in " ".join(told.stdout.split())
+    refused = matrix.run("size", "//toolchains:release", "--formats")
+    assert (refused.exit_code, "hint: name one of its artifacts" in refused.stderr) == (2, True)
+
+
 def test_what_is_no_matrix_is_refused(matrix: CommandLine) -> None:
     nothing = matrix.run("matrix")
     assert (nothing.exit_code, "`modelbuild matrix` needs a target" in nothing.stderr) == (2, True)
