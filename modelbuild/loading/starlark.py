@@ -56,6 +56,15 @@ class RuleCall:
     frames: tuple[Frame, ...]
 
 
+_CHECKED_SELECT = """
+def select(*args, **kwargs):
+    found, has_none = __select(*args, **kwargs)
+    if has_none:
+        __check_numbers("select", repr(args) + repr(kwargs))
+    return found
+"""
+
+
 class Interpreter:
     """Evaluates BUILD files and .bzl files.
 
@@ -94,14 +103,10 @@ class Interpreter:
         members = ", ".join(f"{name} = {name}" for name in names if name != "select")
         source = "".join(_recorder(name, name) for name in recorded) + (
             f"native = struct({members})\n"
-            "def select(*args, **kwargs):\n"
-            "    found, has_none = __select(*args, **kwargs)\n"
-            "    if has_none:\n"
-            '        __check_numbers("select", repr(args) + repr(kwargs))\n'
-            "    return found\n"
             'def print(*args, sep = " "):\n'
             "    __print(sep.join([str(a) for a in args]), str(call_stack(strip_frames = 1)))\n"
         )
+        source += _CHECKED_SELECT if "select" in natives else ""
         inner = {f"__{name}" if name == "select" else name: native for name, native in natives.items()}
         module = self._module({**inner, "__print": self._print})
         self._prelude = self._frozen(module, source)
