@@ -162,12 +162,17 @@ def gptq_model(rounded: BuiltModel, directory: Path) -> BuiltModel:
             aside[f"{name}.weight_packed"] = pack(weight.codes, bits)
             aside[f"{name}.weight_scale"] = weight.scales
             aside[f"{name}.weight_shape"] = np.array(weight.codes.shape)
+            if weight.zeros is not None:
+                points = pack(np.ascontiguousarray(weight.zeros.T), bits)
+                aside[f"{name}.weight_zero_point"] = np.ascontiguousarray(points.T)
             continue
         rows, columns = weight.codes.shape
         groups = weight.scales.shape[1]
-        one_less = np.full((groups, rows), -1, np.int8)  # The zero point, which is in the middle, less one.
+        zeros = np.zeros((groups, rows), np.int8) if weight.zeros is None else weight.zeros.T
+        # Zero points are stored less one, which is taken from a whole word and so borrows from the next.
+        ones = np.uint32(sum(1 << shift for shift in range(0, 32, bits)))
         tensors[f"{name}.qweight"] = np.ascontiguousarray(pack(weight.codes, bits).T)
-        tensors[f"{name}.qzeros"] = pack(one_less, bits)
+        tensors[f"{name}.qzeros"] = (pack(zeros, bits).view(np.uint32) - ones).view(np.int32)
         tensors[f"{name}.scales"] = np.ascontiguousarray(weight.scales.T.astype(np.float16))
         tensors[f"{name}.g_idx"] = (np.arange(columns) // (columns // groups)).astype(np.int32)
     config["tie_word_embeddings"] = tied
@@ -176,7 +181,7 @@ def gptq_model(rounded: BuiltModel, directory: Path) -> BuiltModel:
         "checkpoint_format": "gptq",
         "bits": bits,
         "group_size": rounded.info.quantization["group_size"] or -1,
-        "sym": True,
+        "sym": bool(rounded.info.quantization["symmetric"]),
         "desc_act": False,
     }
     directory.mkdir()
