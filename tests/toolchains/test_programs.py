@@ -63,7 +63,8 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltModel]:
     folder = tmp_path_factory.mktemp("models")
     made = {"llama": random_model(folder / "llama", LLAMA), "vit": random_model(folder / "vit", VIT)}
-    return made | {
+    biased = random_model(folder / "biased", LLAMA | {"attention_bias": True, "mlp_bias": True})
+    return {"biased": biased, **made} | {
         f"{name}-int8": rounded_model(model, folder / f"{name}-int8", bits=8, group_size=0)
         for name, model in made.items()
     }
@@ -83,6 +84,12 @@ def test_it_answers_as_torch_does_with_the_size_that_was_told(
     assert top1_agreement(found, expected) >= (1 if variant == "fp32" else AGREEMENT)
     predicted = runtime.info.footprint(Conversion(model.info, format_, HERE, sequence_length=LENGTH)).disk
     assert abs(predicted - binary.stat().st_size) < PROGRAM_VARIES
+
+
+def test_biases_are_counted(runtime: Runtime, shop: Workshop, models: dict[str, BuiltModel]) -> None:
+    model, format_ = models["biased"], runtime.format("fp32")
+    predicted = runtime.info.footprint(Conversion(model.info, format_, HERE, sequence_length=LENGTH)).disk
+    assert abs(predicted - shop.make(runtime.info, model, format_).stat().st_size) < 14 * 150
 
 
 @pytest.mark.parametrize(("name", "variant"), [("llama", "fp32"), ("vit-int8", "int8")])

@@ -41,6 +41,10 @@ _PROGRAM = {
 """Bytes of a file without weights: of every model, and of each layer; measured, see README.md."""
 _SHARED_HEADS = 1_800
 """More bytes of a layer whose heads share keys and values."""
+_BIAS = {32: 283, 8: 247}
+"""Bits -> bytes of naming and adding one bias beyond those of any model of its kind."""
+_HEAD_NORM = 1_500
+"""Bytes of one norm of queries or keys."""
 _RUNTIME_BYTES = 8 << 20
 
 
@@ -108,7 +112,13 @@ def _program_bytes(model: ModelInfo, bits: int) -> int:
     base, layer = _PROGRAM["text" if model.is_text else "image", bits]
     if keys.get("num_key_value_heads", keys["num_attention_heads"]) != keys["num_attention_heads"]:
         layer += _SHARED_HEADS
-    return base + layer * int(keys["num_hidden_layers"])
+    layers = int(keys["num_hidden_layers"])
+    names = [tensor.name for tensor in weight_tensors(keys)]
+    biases = sum(name.endswith("_proj.bias") for name in names)
+    norms = sum(name.endswith(("q_norm.weight", "k_norm.weight")) for name in names)
+    if not model.is_text:
+        biases -= 4 * layers  # They are in what was measured.
+    return base + layer * layers + _BIAS[bits] * biases + _HEAD_NORM * norms
 
 
 def _weight_bytes(model: ModelInfo, bits: int) -> int:

@@ -19,6 +19,7 @@ from modelbuild.api import (
     PythonTool,
     Resources,
     Rule,
+    complete_architecture,
     declare_onnx_export,
     device_lock,
     pass_bytes,
@@ -28,11 +29,13 @@ from modelbuild.api import (
 _HERE = Path(__file__).parent
 _FORMAT = "iree:fp32"
 _CODE: Mapping[str, tuple[int, int]] = {
-    "x86_64": (78_000, 78_000),
-    "aarch64": (71_000, 48_000),
-    "riscv64": (210_000, 65_000),
+    "x86_64": (39_100, 78_000),
+    "aarch64": (30_500, 48_000),
+    "riscv64": (178_900, 65_000),
 }
-"""CPU -> bytes of code and headers of a language model, of a classifier: measured, see README.md."""
+"""CPU -> bytes of code and headers of a language model without layers, of a classifier; see README.md."""
+_LAYER, _BIAS, _HEAD_NORM = 1_450, 550, 1_720
+"""Of a language model: more bytes for each layer, bias, and norm of queries or keys."""
 _WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 """CPU -> the platform of the runtime's wheels."""
 _RUNTIME_BYTES = 11 << 20
@@ -92,12 +95,12 @@ class IreeToolchainInfo(FixedPassToolchainInfo):
         """Every weight takes four bytes, packed ones too: IREE gets the floats that they stand for."""
         model = conversion.model
         weights = 4 * sum(tensor.parameters for tensor in weight_tensors(model.architecture))
-        code = _CODE[conversion.platform.cpu][0 if model.is_text else 1]
+        code, tables = _code_bytes(conversion), _table_bytes(conversion)
         return Footprint(
-            disk=weights + code,
-            weights=weights,
+            disk=weights + code + tables,
+            weights=weights + tables,
             runtime=code + _RUNTIME_BYTES + pass_bytes(conversion),
-            detail={"weights": weights, "code": code},
+            detail={"weights": weights, "code": code, "tables": tables},
         )
 
     def convert(self, ctx: Context, conversion: Conversion) -> DeviceBinaryInfo:
@@ -130,6 +133,27 @@ class IreeToolchainInfo(FixedPassToolchainInfo):
         """IREE's Python runtime, of which there are wheels for Linux on two of the CPUs."""
         lock = device_lock(_HERE / "runtime.lock", platform, _WHEELS)
         return PythonTool(_HERE / "device_tool.py", lock=lock) if lock else None
+
+
+def _code_bytes(conversion: Conversion) -> int:
+    """Of code and headers."""
+    model = conversion.model
+    text, image = _CODE[conversion.platform.cpu]
+    if not model.is_text:
+        return image
+    keys = complete_architecture(model.architecture)
+    names = [tensor.name for tensor in weight_tensors(keys)]
+    biases = sum(name.endswith("_proj.bias") for name in names)
+    norms = sum(name.endswith(("q_norm.weight", "k_norm.weight")) for name in names)
+    return text + _LAYER * int(keys["num_hidden_layers"]) + _BIAS * biases + _HEAD_NORM * norms
+
+
+def _table_bytes(conversion: Conversion) -> int:
+    """Of the mask and the angles of a language model's positions, which IREE computes ahead."""
+    if not conversion.model.is_text:
+        return 0
+    length = conversion.sequence_length
+    return 4 * length * (length + 2 * int(complete_architecture(conversion.model.architecture)["head_dim"]))
 
 
 def _triple(cpu: str) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ _GRAPH = {
     ("image", 8): (6_000, 7_230),
 }
 """Bytes of a file without weights and tables: of every model, and of each layer; see README.md."""
+_BIAS, _HEAD_NORM = 65, 930
+"""Of a language model: more bytes for each bias, and for each norm of queries or keys."""
 _RUNTIME_BYTES = 8 << 20
 
 
@@ -117,6 +119,9 @@ def _graph_bytes(conversion: Conversion) -> int:
     tables = 0
     if model.is_text:
         tables = 4 * length * (length + 2 * int(keys["head_dim"]))
+        names = [tensor.name for tensor in weight_tensors(keys)]
+        base += _BIAS * sum(name.endswith("_proj.bias") for name in names)
+        base += _HEAD_NORM * sum(name.endswith(("q_norm.weight", "k_norm.weight")) for name in names)
     elif bits == 32:
         layer -= 16 * int(keys["hidden_size"])  # Norms are multiplied into the matrices behind them.
     return base + layer * int(keys["num_hidden_layers"]) + tables

@@ -42,6 +42,8 @@ _XML: Mapping[str, tuple[int, int, int]] = {"text": (15_811, 30_053, 3_183), "im
 """Bytes of the graph: of any model (with constants), of each layer, of each layer whose heads share keys."""
 _XML_INTEGERS, _XML_GROUPS, _XML_ZEROS = 980, 742, 1_075
 """Bytes of scaling one matrix: in any case, for several scales a row, for zero points."""
+_XML_BIAS, _XML_HEAD_NORM = 667, 3_680
+"""Bytes of adding one bias beyond those of any model of its kind, and of one norm of queries or keys."""
 _RUNTIME_BYTES = 100 << 20
 """Peak of a process with a tiny model: 98 MiB, and activations."""
 
@@ -139,9 +141,12 @@ def _graph_bytes(model: ModelInfo, format_: str) -> int:
     if keys.get("num_key_value_heads", keys["num_attention_heads"]) == keys["num_attention_heads"]:
         shared = 0
     total = base + (layer + shared) * int(keys["num_hidden_layers"])
-    for tensor in weight_tensors(model.architecture) if format_ != "openvino:fp32" else ():
-        if is_rounded(model, tensor):
+    biases = 0 if model.is_text else -4 * int(keys["num_hidden_layers"])  # Those are in what was measured.
+    for tensor in weight_tensors(keys):
+        biases += tensor.name.endswith("_proj.bias")
+        total += _XML_HEAD_NORM * tensor.name.endswith(("q_norm.weight", "k_norm.weight"))
+        if format_ != "openvino:fp32" and is_rounded(model, tensor):
             grouped = _group(tensor.shape[1], model, format_) < tensor.shape[1]
             asymmetric = not model.quantization.get("symmetric", True)
             total += _XML_INTEGERS + _XML_GROUPS * grouped + _XML_ZEROS * asymmetric
-    return total
+    return total + _XML_BIAS * biases

@@ -73,6 +73,17 @@ def test_bytes_are_the_same_from_scratch_and_the_size_is_foretold(
         assert abs(toolchain.footprint(asked(model, device(cpu))).disk - len(first)) < CODE_VARIES
 
 
+def test_the_size_of_a_long_pass_is_told(
+    toolchain: RuntimeToolchainInfo, shop: Workshop, tmp_path: Path
+) -> None:
+    """Of its square, IREE computes the mask ahead."""
+    keys = {"model_type": "qwen3", "head_dim": 32, "vocab_size": 1003, "hidden_size": 128}
+    model = random_model(tmp_path / "model", LLAMA | keys)
+    made = shop.make(toolchain, model, FORMAT, length=128)
+    told = toolchain.footprint(Conversion(model.info, FORMAT, HERE, sequence_length=128)).disk
+    assert told == pytest.approx(made.stat().st_size, rel=0.01)
+
+
 def test_a_tied_matrix_that_quantizing_untied_is_stored_once(
     toolchain: RuntimeToolchainInfo, shop: Workshop, models: dict[str, BuiltModel], tmp_path: Path
 ) -> None:

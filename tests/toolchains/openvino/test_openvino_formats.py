@@ -33,6 +33,8 @@ pytestmark = pytest.mark.slow
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "llama": (LLAMA, None),
     "untied": (LLAMA | {"tie_word_embeddings": False, "num_key_value_heads": 4}, None),
+    "biased": (LLAMA | {"model_type": "qwen2"}, None),
+    "normed": (LLAMA | {"model_type": "qwen3", "head_dim": 32}, None),
     "vit": (VIT, None),
     "llama-int4": (LLAMA, {"bits": 4}),
     "llama-int2": (LLAMA, {"bits": 2, "symmetric": False, "embeddings": "float"}),
@@ -42,6 +44,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
 MADE = [
     *[("llama", variant) for variant in ("fp32", "int8", "int4")],
     ("untied", "int4"),
+    ("biased", "int4"),
+    ("normed", "fp32"),
     ("vit", "fp32"),
     ("vit", "int4"),
     ("llama-int4", "fp32"),
