@@ -31,7 +31,7 @@ from modelbuild.gguf_layout import (
 )
 from modelbuild.label import Label, parse_label
 from modelbuild.onnx_export import declare_onnx_export
-from modelbuild.platform import Budget, ConstraintValueInfo, PlatformInfo
+from modelbuild.platform import Budget, ConstraintValueInfo, PlatformInfo, byte_order_refusal
 from modelbuild.provider import (
     TEXT_TASKS,
     DatasetInfo,
@@ -104,6 +104,7 @@ __all__ = [
     "ToolchainTypeInfo",
     "WeightTensor",
     "attention_window",
+    "byte_order_refusal",
     "byte_size",
     "checkpoint_bytes",
     "complete_architecture",

@@ -12,6 +12,7 @@ from modelbuild.runner import Runner
 CPU = Label("platforms", "cpu", "cpu")
 OS = Label("platforms", "os", "os")
 """The settings that every platform should state, `@platforms//cpu` and `@platforms//os`, as in Bazel."""
+_BIG_ENDIAN = ("s390x", "ppc", "ppc32", "mips64")
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,10 @@ class PlatformInfo(Provider):
         """The name of its `@platforms//os` value, `linux`; empty when it states none."""
         value = self.constraints.get(OS)
         return value.name if value else ""
+
+
+def byte_order_refusal(platform: PlatformInfo) -> str:
+    """Why a file of little-endian numbers, read as it lies, is of no use on `platform`; empty: it is."""
+    if platform.cpu in _BIG_ENDIAN:
+        return f"the file would be little-endian, and `{platform.cpu}` is not"
+    return ""

@@ -20,6 +20,7 @@ from modelbuild.api import (
     PythonTool,
     Resources,
     Rule,
+    byte_order_refusal,
     complete_architecture,
     is_rounded,
     pass_bytes,
@@ -31,7 +32,6 @@ from modelbuild.api import (
 _HERE = Path(__file__).parent
 _LOCK = Lock(_HERE / "requirements.lock")
 _BITS = {"executorch:fp32": 32, "executorch:int8": 8}
-_BIG_ENDIAN = ("s390x", "ppc", "ppc32", "mips64")
 _PROGRAM = {
     ("text", 32): (10_700, 14_600),
     ("text", 8): (12_000, 17_500),
@@ -67,9 +67,7 @@ class ExecutorchToolchainInfo(FixedPassToolchainInfo):
 
     def refusal(self, conversion: Conversion) -> str:
         """A big-endian device, and a second rounding."""
-        reason = super().refusal(conversion)
-        if not reason and conversion.platform.cpu in _BIG_ENDIAN:
-            reason = f"the file would be little-endian, and `{conversion.platform.cpu}` is not"
+        reason = super().refusal(conversion) or byte_order_refusal(conversion.platform)
         if not reason and _BITS[conversion.format] == 8:
             reason = row_integers_refusal(conversion.model)
         return reason

@@ -31,6 +31,7 @@ from modelbuild.api import (
     RuntimeToolchainInfo,
     TestInfo,
     TokenizerInfo,
+    byte_order_refusal,
     complete_architecture,
     device_lock,
     gguf_bytes,
@@ -51,7 +52,6 @@ _UNIFORM = ("F32", "F16", "Q8_0", "Q4_1", "Q4_0")
 """Kinds that give every matrix the one type, as the rule `gguf` does; the rest are llama.cpp's mixes."""
 _WEIGHED = ("Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0", "Q3_K_M", "Q2_K")
 """Kinds whose rounding heeds an importance matrix."""
-_BIG_ENDIAN = ("s390x", "ppc", "ppc32", "mips64")
 _WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 """CPU -> the platform of the wheels with llama.cpp's library."""
 _RUNTIME_LOCKS = {"x86_64": "requirements-runtime.lock", "aarch64": "requirements-aarch64.lock"}
@@ -81,8 +81,8 @@ class LlamaCppToolchainInfo(RuntimeToolchainInfo):
         model, format_, platform = conversion.model, conversion.format, conversion.platform
         if format_ not in self.formats:
             return f"this toolchain makes {', '.join(self.formats)}"
-        if platform.cpu in _BIG_ENDIAN:
-            return f"the file would be little-endian, and `{platform.cpu}` is not"
+        if reason := byte_order_refusal(platform):
+            return reason
         if platform.os == "none":
             return "llama.cpp needs an operating system"
         if not model.is_text:

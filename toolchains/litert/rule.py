@@ -20,6 +20,7 @@ from modelbuild.api import (
     PythonTool,
     Resources,
     Rule,
+    byte_order_refusal,
     complete_architecture,
     device_lock,
     is_rounded,
@@ -31,7 +32,6 @@ from modelbuild.api import (
 
 _HERE = Path(__file__).parent
 _BITS = {"litert:fp32": 32, "litert:int8": 8}
-_BIG_ENDIAN = ("s390x", "ppc", "ppc32", "mips64")
 _WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 """CPUs for which there are wheels of LiteRT's runtime -> their platform."""
 _LARGEST = (1 << 31) - (64 << 20)
@@ -67,10 +67,8 @@ class LitertToolchainInfo(FixedPassToolchainInfo):
 
     def refusal(self, conversion: Conversion) -> str:
         """A big-endian device, a second rounding, a file too large."""
-        model, platform, bits = conversion.model, conversion.platform, _BITS.get(conversion.format, 0)
-        reason = super().refusal(conversion)
-        if not reason and platform.cpu in _BIG_ENDIAN:
-            reason = f"the file would be little-endian, and `{platform.cpu}` is not"
+        model, bits = conversion.model, _BITS.get(conversion.format, 0)
+        reason = super().refusal(conversion) or byte_order_refusal(conversion.platform)
         if not reason and bits == 8:
             reason = row_integers_refusal(model)
         if reason:
