@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from modelbuild.toolkit.fixed_shape import example_row
 from modelbuild.toolkit.request import ToolError
 
 TOLERANCE = 1e-4
@@ -28,12 +29,10 @@ class ExpectedAnswer:
         """model: a dense one, as it was loaded; converters change it. length: in tokens; 0 for images."""
         config: Any = model.config
         generator = np.random.default_rng(0)
-        if length:
-            self.row: npt.NDArray[Any] = generator.integers(0, config.vocab_size, (1, length))
-        else:
-            size = config.image_size
-            height, width = (size, size) if isinstance(size, int) else size
-            self.row = generator.random((1, config.num_channels, height, width), np.float32)
+        shape = tuple(example_row(model, length).shape)
+        self.row: npt.NDArray[Any] = (
+            generator.integers(0, config.vocab_size, shape) if length else generator.random(shape, np.float32)
+        )
         with torch.inference_mode():
             self.logits: npt.NDArray[np.float32] = model(torch.from_numpy(self.row)).logits.numpy()
 

@@ -18,7 +18,7 @@ import onnx
 import torch
 from onnxscript import optimizer
 
-from modelbuild.toolkit.attention_window import check_window
+from modelbuild.toolkit.fixed_shape import MASKED, CausalText, FixedImage
 from modelbuild.toolkit.onnx_export import compare, strip
 from modelbuild.toolkit.request import ToolError
 
@@ -28,47 +28,20 @@ MODEL_FILE = "model.onnx"
 _LIMIT_BYTES = 2**31 - (1 << 24)
 _FOLDED_NUMBERS = 32
 """Constants of so many numbers are computed ahead: shapes are, cosines of positions are not."""
-_MASKED = -1e30
-"""Added to what attention must not see. Not infinity: some runtimes make NaN of that."""
 
 
-class CausalLogits(torch.nn.Module):
-    """input_ids int64 (1, length) -> logits (1, length, vocabulary), each position blind to later ones.
-
-    Positions and mask are explicit, so that no exporter has to understand how transformers makes its own.
-    """
+class CausalLogits(CausalText):
+    """A language model, with a mask that is compared together."""
 
     def __init__(self, model: torch.nn.Module, length: int) -> None:
-        super().__init__()
-        check_window(model.config.to_dict(), length)  # type: ignore[union-attr,operator]
+        """model, length: as of CausalText."""
+        super().__init__(model, length)
         model.set_attn_implementation("eager")  # type: ignore[operator] # a PreTrainedModel
-        self.model = model
-        self.positions: torch.Tensor
-        self.register_buffer("positions", torch.arange(length).unsqueeze(0))
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """input_ids: (1, length)."""
+    def causal_mask(self) -> torch.Tensor:
+        """float32 (1, 1, length, length)."""
         later = self.positions[:, None, None, :] > self.positions[:, None, :, None]
-        logits: torch.Tensor = self.model(
-            input_ids=input_ids,
-            attention_mask=later.to(torch.float32) * _MASKED,
-            position_ids=self.positions,
-            use_cache=False,
-        ).logits
-        return logits
-
-
-class ClassifierLogits(torch.nn.Module):
-    """pixel_values (1, channels, height, width) -> logits (1, labels)."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """pixel_values: (1, channels, height, width)."""
-        logits: torch.Tensor = self.model(pixel_values=pixel_values).logits
-        return logits
+        return later.to(torch.float32) * MASKED
 
 
 class _MatMulLinear(torch.nn.Module):
@@ -85,7 +58,7 @@ class _MatMulLinear(torch.nn.Module):
 
 
 def export_dense(
-    wrapped: CausalLogits | ClassifierLogits,
+    wrapped: CausalText | FixedImage,
     example: Mapping[str, torch.Tensor],
     directory: Path,
     *,

@@ -10,7 +10,7 @@ import torch
 from transformers import AttentionInterface
 from transformers.models.llama.modeling_llama import repeat_kv
 
-from modelbuild.toolkit.attention_window import check_window
+from modelbuild.toolkit.fixed_shape import CausalText, FixedImage, example_row
 
 _HIDDEN = -30000.0
 """Added to the scores of tokens to come: nothing is left of them, and halves can hold it."""
@@ -43,13 +43,11 @@ def static_model(
     AttentionInterface.register("static", partial(_attention, grouped=grouped_attention))
     model.set_attn_implementation("static")  # type: ignore[operator]
     if task == "image_classification":
-        config: Any = model.config
-        pixels = torch.zeros((1, config.num_channels, config.image_size, config.image_size))
-        return StaticModel(_Classifier(model).eval(), pixels, "pixel_values", int(config.num_labels))
-    check_window(model.config.to_dict(), sequence_length)  # type: ignore[union-attr,operator]
+        labels = int(model.config.num_labels)  # type: ignore[union-attr,arg-type]
+        return StaticModel(FixedImage(model).eval(), example_row(model, 0), "pixel_values", labels)
     output = model.get_output_embeddings()  # type: ignore[operator]
     output.weight = torch.nn.Parameter(output.weight.detach().clone())
-    ids = torch.zeros((1, sequence_length), dtype=torch.int64)
+    ids = example_row(model, sequence_length)
     return StaticModel(_LanguageModel(model, sequence_length).eval(), ids, "input_ids", len(output.weight))
 
 
@@ -74,28 +72,13 @@ def _attention(
     return found.transpose(1, 2).contiguous(), None
 
 
-class _Classifier(torch.nn.Module):
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(pixel_values=pixel_values).logits
-        return logits
-
-
-class _LanguageModel(torch.nn.Module):
-    """Mask and positions are constants, so that no converter has to follow how transformers computes them."""
+class _LanguageModel(CausalText):
+    """The mask is a constant, which every converter follows."""
 
     def __init__(self, model: torch.nn.Module, length: int) -> None:
-        super().__init__()
-        self.model = model
-        hidden = torch.full((length, length), _HIDDEN)
-        self.register_buffer("mask", torch.triu(hidden, 1)[None, None])
-        self.register_buffer("positions", torch.arange(length)[None])
+        super().__init__(model, length)
+        self.mask: torch.Tensor
+        self.register_buffer("mask", torch.triu(torch.full((length, length), _HIDDEN), 1)[None, None])
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(
-            input_ids=input_ids, attention_mask=self.mask, position_ids=self.positions, use_cache=False
-        ).logits
-        return logits
+    def causal_mask(self) -> torch.Tensor:
+        return self.mask

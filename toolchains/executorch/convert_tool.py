@@ -9,15 +9,11 @@ import torch
 from device_tool import Program
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
-from int8_layers import replace_layers
+from int8_layers import int8_layer
 
-from modelbuild.toolkit.dense_model import load_dense
-from modelbuild.toolkit.expected_answer import ROUNDED_INPUTS, TOLERANCE, ExpectedAnswer
-from modelbuild.toolkit.fixed_shape import FixedImage, FixedText, example_row
-from modelbuild.toolkit.int8_matrices import int8_matrices, round_layers
+from modelbuild.toolkit.exportable_model import exportable_model
 from modelbuild.toolkit.progress import report
 from modelbuild.toolkit.request import Request, ToolError
-from modelbuild.toolkit.seeding import seed_torch
 
 _MATRICES = ("mm", "addmm", "linear", "bmm", "convolution", "dequantize")
 """Parts of the names of operators that would be slow, or unpack weights, outside of XNNPACK."""
@@ -29,21 +25,13 @@ def main(request: Request) -> None:
     Raises ToolError when a matrix is left outside of XNNPACK, where it would be slow without a word, and when
     ExecuTorch does not answer as the model does.
     """
-    seed_torch(0, request.threads)
-    tree, params = request.inputs["model"], request.params
-    length = int(params["sequence_length"])
-    model = load_dense(tree, str(params["task"]))
-    matrices = int8_matrices(model, tree) if params["bits"] == 8 else {}
-    round_layers(model, matrices)
-    expected = ExpectedAnswer(model, length)
-    replace_layers(model, matrices)
-    wrapped = (FixedText(model, length) if length else FixedImage(model)).eval()
+    model = exportable_model(request, int8_layer)
     report(1, 4, unit="stages")
     logging.disable(logging.WARNING)  # Thousands of lines about the exporters' own internals.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            program = torch.export.export(wrapped, (example_row(tree, length),))
+            program = torch.export.export(model.module, (model.example,))
             report(2, 4, unit="stages")
             edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         except Exception as error:  # torch's and ExecuTorch's exceptions share no base of their own
@@ -54,8 +42,7 @@ def main(request: Request) -> None:
     made = request.outputs["binary"]
     made.write_bytes(content)
     report(3, 4, unit="stages")
-    found = Program(made).run(expected.row)
-    expected.check(found, "ExecuTorch", ROUNDED_INPUTS if matrices else TOLERANCE)
+    model.check(Program(made).run(model.expected.row), "ExecuTorch")
     report(4, 4, unit="stages")
 
 

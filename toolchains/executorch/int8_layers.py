@@ -6,8 +6,6 @@ linear layer's inputs are rounded to 8 bits while it runs, each row for itself. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import executorch.exir  # noqa: F401 - defines operators
 import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401 - likewise
@@ -61,11 +59,6 @@ class Int8Embedding(torch.nn.Module):
         return found * torch.nn.functional.embedding(rows, self.scales)
 
 
-def replace_layers(model: torch.nn.Module, matrices: Mapping[str, Int8Matrix]) -> None:
-    """Let the named linear layers and embeddings keep these integers."""
-    for name, matrix in matrices.items():
-        layer = model.get_submodule(name)
-        if isinstance(layer, torch.nn.Linear):
-            model.set_submodule(name, Int8Linear(matrix, layer.bias))
-        else:
-            model.set_submodule(name, Int8Embedding(matrix))
+def int8_layer(layer: torch.nn.Module, matrix: Int8Matrix) -> torch.nn.Module:
+    """What keeps these integers in place of a linear layer or an embedding."""
+    return Int8Linear(matrix, layer.bias) if isinstance(layer, torch.nn.Linear) else Int8Embedding(matrix)

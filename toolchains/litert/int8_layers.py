@@ -7,8 +7,6 @@ and nothing is multiplied into it. flatbuffer.LiteModel then puts the integers i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401 - defines operators
 
@@ -37,9 +35,6 @@ class GridLinear(torch.nn.Module):
         return torch.nn.functional.linear(inputs, weight, self.bias)
 
 
-def replace_layers(model: torch.nn.Module, matrices: Mapping[str, Int8Matrix]) -> None:
-    """Put the named linear layers on their grids, of a model whose matrices lie on them."""
-    for name, matrix in matrices.items():
-        layer = model.get_submodule(name)
-        if isinstance(layer, torch.nn.Linear):
-            model.set_submodule(name, GridLinear(matrix.scales, layer))
+def on_grid(layer: torch.nn.Module, matrix: Int8Matrix) -> torch.nn.Module:
+    """What keeps a linear layer, which lies on the grid of `matrix`, there; an embedding as it is."""
+    return GridLinear(matrix.scales, layer) if isinstance(layer, torch.nn.Linear) else layer

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from modelbuild.toolkit.dense_model import load_dense
+from modelbuild.toolkit.fixed_shape import FixedImage
 from modelbuild.toolkit.image_classification import ImageClassification
 from modelbuild.toolkit.language_model import LanguageModel
 from modelbuild.toolkit.model_tree import read_config
-from modelbuild.toolkit.onnx_dense import CausalLogits, ClassifierLogits, compare_dense, export_dense
+from modelbuild.toolkit.onnx_dense import CausalLogits, compare_dense, export_dense
 from modelbuild.toolkit.progress import report
 from modelbuild.toolkit.request import Request, ToolError
 from modelbuild.toolkit.seeding import seed_torch
@@ -25,13 +26,13 @@ def main(request: Request) -> None:
     task, config = str(request.params["task"]), read_config(path)
     report(0, 2, unit="stages")
     model = load_dense(path, task)
-    wrapped: CausalLogits | ClassifierLogits
+    wrapped: CausalLogits | FixedImage
     if task == "image_classification":
         size, channels = config.get("image_size"), config.get("num_channels")
         if not isinstance(size, int) or not isinstance(channels, int):
             raise ToolError("the model's config.json does not state `image_size` and `num_channels`")
         example = {"pixel_values": torch.rand(1, channels, size, size)}
-        wrapped, reference = ClassifierLogits(model), ImageClassification().load(path)
+        wrapped, reference = FixedImage(model), ImageClassification().load(path)
     else:
         length = int(request.params["sequence_length"])
         example = {"input_ids": torch.randint(int(config["vocab_size"]), (1, length))}
