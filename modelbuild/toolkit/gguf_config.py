@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelbuild.toolkit.attention_window import attention_window
+from modelbuild.toolkit.config_keys import HARMLESS, WINDOW
 from modelbuild.toolkit.request import ToolError
 
 
@@ -28,12 +29,11 @@ class Family:
     keys: frozenset[str]
 
 
-_WINDOW = frozenset({"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"})
 FAMILIES: Mapping[str, Family] = {
     "llama": Family("llama", True, 2048, frozenset({"attention_bias", "mlp_bias"})),
     "mistral": Family("llama", True, 131072, frozenset({"sliding_window"})),
-    "qwen2": Family("qwen2", False, 32768, _WINDOW),
-    "qwen3": Family("qwen3", False, 32768, _WINDOW | {"attention_bias"}),
+    "qwen2": Family("qwen2", False, 32768, WINDOW),
+    "qwen3": Family("qwen3", False, 32768, WINDOW | {"attention_bias"}),
 }
 """`model_type` -> how it is written. Defaults are transformers'."""
 
@@ -52,16 +52,6 @@ _WRITTEN = frozenset(
         *("bos_token_id", "eos_token_id", "pad_token_id", "quantization_config"),
     }
 )
-_HARMLESS = frozenset(
-    {
-        *("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path"),
-        *("initializer_range", "attention_dropout", "use_cache", "pretraining_tp", "return_dict"),
-        *("output_attentions", "output_hidden_states", "id2label", "label2id", "problem_type"),
-        *("is_encoder_decoder", "chunk_size_feed_forward"),
-    }
-)
-"""Keys that say how a model was trained or is to be loaded, and nothing of what it computes. `pretraining_tp`
-only splits sums, and transformers 5 no longer does."""
 _ACTIVATIONS = ("silu", "swish")
 _ROPE: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "default": (frozenset(), frozenset()),
@@ -106,7 +96,7 @@ def check_arithmetic(config: Mapping[str, Any]) -> None:
 
 def check_keys(config: Mapping[str, Any]) -> None:
     """Raise ToolError for a key of `config.json` that is neither written nor known to mean nothing."""
-    unknown = sorted(set(config) - _WRITTEN - _HARMLESS - find_family(config).keys)
+    unknown = sorted(set(config) - _WRITTEN - HARMLESS - find_family(config).keys)
     if unknown:
         raise ToolError(
             f"`config.json` has a key `{unknown[0]}`, and llama.cpp would not know of it",

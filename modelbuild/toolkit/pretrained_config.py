@@ -15,6 +15,7 @@ from typing import Any
 from transformers import AutoConfig
 from transformers.utils import logging
 
+from modelbuild.toolkit.config_keys import HARMLESS, WINDOW
 from modelbuild.toolkit.request import ToolError
 
 logging.set_verbosity_error()
@@ -22,18 +23,11 @@ logging.set_verbosity_error()
 _OLD_NAMES = frozenset({"rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype", "num_labels"})
 _UNLISTED = frozenset({"head_dim"})
 """Keys that transformers reads where they are, though not every configuration class lists them."""
-_BESIDE = frozenset(
-    {
-        *("architectures", "dtype", "transformers_version", "_name_or_path", "use_cache", "return_dict"),
-        *("initializer_range", "attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob"),
-        *("output_attentions", "output_hidden_states", "id2label", "label2id", "problem_type"),
-        *("is_encoder_decoder", "chunk_size_feed_forward", "pretraining_tp", "encoder_stride"),
-        *("bos_token_id", "eos_token_id", "pad_token_id", "pooler_act", "pooler_output_size"),
-    }
-)
+_BESIDE = HARMLESS | {
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "encoder_stride", "pooler_act"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "pooler_output_size"),
+}
 """Keys that do not change what the model computes: they need not be stated in `architecture`."""
-_WINDOW = frozenset({"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"})
-"""Keys that mean nothing while every layer sees everything."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ def pasted(keys: Mapping[str, Any]) -> str:
 def _arithmetic(keys: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in keys.items() if key not in _BESIDE}
     if "layer_types" in found and "sliding_attention" not in found["layer_types"]:
-        found = {key: value for key, value in found.items() if key not in _WINDOW}
+        found = {key: value for key, value in found.items() if key not in WINDOW}
     if keys["model_type"] == "vit":
         found["num_labels"] = len(keys.get("id2label") or ("LABEL_0", "LABEL_1"))
     return found
