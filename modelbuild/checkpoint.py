@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from modelbuild.architecture import WeightTensor, complete_architecture, weight_tensors
 from modelbuild.provider import ModelInfo
+from modelbuild.toolkit.safetensors_file import SIZES, header_bytes
 
-_BYTES = {"I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2}
-_ORDER = list(_BYTES)
-"""Types as safetensors sorts tensors by them; those of one type by name."""
 _STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -27,7 +24,7 @@ class StoredTensor:
     @property
     def size(self) -> int:
         """Its bytes."""
-        return prod(self.shape) * _BYTES[self.dtype]
+        return prod(self.shape) * SIZES[self.dtype]
 
 
 def stored_tensors(model: ModelInfo) -> tuple[tuple[StoredTensor, ...], ...]:
@@ -93,7 +90,10 @@ def row_integers_refusal(model: ModelInfo) -> str:
 
 def checkpoint_bytes(model: ModelInfo) -> int:
     """Bytes of the safetensors files, headers included."""
-    return sum(_header_bytes(file) + sum(t.size for t in file) for file in stored_tensors(model))
+    return sum(
+        len(header_bytes((t.name, t.dtype, t.shape) for t in file)) + sum(t.size for t in file)
+        for file in stored_tensors(model)
+    )
 
 
 def _packed(tensor: WeightTensor, model: ModelInfo) -> Iterator[StoredTensor]:
@@ -128,13 +128,3 @@ def _gptq(model: ModelInfo, tensors: Sequence[WeightTensor]) -> tuple[tuple[Stor
             StoredTensor(f"{name}.g_idx", "I32", (columns,)),
         ]
     return (tuple(stored), tuple(aside)) if aside else (tuple(stored),)
-
-
-def _header_bytes(tensors: Sequence[StoredTensor]) -> int:
-    """Of the length and the JSON that a safetensors file begins with, padded to eight bytes."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for tensor in sorted(tensors, key=lambda each: (_ORDER.index(each.dtype), each.name)):
-        begin, end = end, end + tensor.size
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end]}
-    return 8 + -(-len(json.dumps(header, separators=(",", ":"))) // 8) * 8

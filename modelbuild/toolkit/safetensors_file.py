@@ -1,8 +1,8 @@
 """Files of safetensors, read and written piece by piece: no model has to fit into memory. Standard library.
 
 A file is the length of its header (8 bytes, little-endian), the header in JSON, and the bytes of the tensors
-one after the other. What is written here is what the library writes of the same tensors, byte for byte:
-tensors of one type in the order of their names, the header filled up with spaces to a multiple of eight.
+one after the other. What is written here is what the library writes of the same tensors, byte for byte: by
+type and then in the order of their names, the header filled up with spaces to a multiple of eight.
 Reference: the format's description in the repository of safetensors.
 """
 
@@ -18,24 +18,24 @@ from typing import Any
 from modelbuild.toolkit.request import ToolError
 
 SIZES: Mapping[str, int] = {
-    "F64": 8,
-    "I64": 8,
     "U64": 8,
+    "I64": 8,
+    "F64": 8,
     "F32": 4,
-    "I32": 4,
     "U32": 4,
+    "I32": 4,
     "BF16": 2,
     "F16": 2,
-    "I16": 2,
     "U16": 2,
+    "I16": 2,
+    "F8_E8M0": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
     "I8": 1,
     "U8": 1,
     "BOOL": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "F8_E8M0": 1,
 }
-"""Type -> bytes of a number. Others are smaller than a byte, or unknown here."""
+"""Type -> bytes of a number, in the order of a file. Others are smaller than a byte, or unknown here."""
 _LENGTH_BYTES = 8
 _MOST_HEADER_BYTES = 100_000_000
 """What the library accepts."""
@@ -102,20 +102,25 @@ def write_file(
 
     Raises ToolError when a tensor has more or fewer bytes than its shape says.
     """
-    ordered = sorted(tensors, key=lambda tensor: tensor[0])
+    with path.open("wb") as stream:
+        stream.write(header_bytes((name, dtype, shape) for name, shape, _ in tensors))
+        for name, shape, pieces in sorted(tensors, key=lambda tensor: tensor[0]):
+            written = sum(stream.write(piece) for piece in pieces)
+            if written != prod(shape) * SIZES[dtype]:
+                raise ToolError(f"`{name}` has {written} bytes, which is not {list(shape)} of {dtype}")
+
+
+def header_bytes(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:
+    """What a file begins with: the length of the header and the header. tensors: name, type and shape."""
+    order = list(SIZES)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, shape, _ in ordered:
+    for name, dtype, shape in sorted(tensors, key=lambda tensor: (order.index(tensor[1]), tensor[0])):
         begin, end = end, end + prod(shape) * SIZES[dtype]
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as stream:
-        stream.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
-        for name, shape, pieces in ordered:
-            written = sum(stream.write(piece) for piece in pieces)
-            if written != prod(shape) * SIZES[dtype]:
-                raise ToolError(f"`{name}` has {written} bytes, which is not {list(shape)} of {dtype}")
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
 def _entry(path: Path, name: str, fields: Mapping[str, Any], start: int) -> TensorEntry:
