@@ -13,9 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from modelbuild.toolkit.image_classification import ImageClassification, dequantized_tensors
+from modelbuild.toolkit.image_classification import ImageClassification, check_loaded, dequantized_tensors
 from modelbuild.toolkit.model_tree import read_config
-from modelbuild.toolkit.request import ToolError
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -39,13 +38,6 @@ def load_dense(model: Path, task: str) -> torch.nn.Module:
         ignore_mismatched_sizes=True,  # so that they are listed, and refused below
         output_loading_info=True,
     )
-    for wrong, names in (
-        ("lacks", facts["missing_keys"]),
-        ("has a leftover", facts["unexpected_keys"]),
-        ("has another shape of", facts["mismatched_keys"]),
-    ):
-        if names:
-            first = min(name if isinstance(name, str) else name[0] for name in names)
-            raise ToolError(f"the model {wrong} `{first}`: its weights and config.json do not fit")
+    check_loaded(facts)
     assert isinstance(loaded, torch.nn.Module)
     return loaded.eval()

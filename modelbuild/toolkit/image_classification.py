@@ -142,6 +142,13 @@ def load_tensors(model: Path, tensors: Mapping[str, torch.Tensor]) -> torch.nn.M
     )
     if len(tensors) > len(loaded.state_dict()):
         raise ToolError("the model holds tensors that its config.json has no place for")
+    check_loaded(facts)
+    assert isinstance(loaded, torch.nn.Module)
+    return loaded.eval()
+
+
+def check_loaded(facts: Mapping[str, Any]) -> None:
+    """Raise ToolError for a weight that is missing, left over or of another shape. facts: transformers'."""
     for wrong, names in (
         ("lacks", facts["missing_keys"]),
         ("has a leftover", facts["unexpected_keys"]),
@@ -150,8 +157,6 @@ def load_tensors(model: Path, tensors: Mapping[str, torch.Tensor]) -> torch.nn.M
         if names:
             first = min(name if isinstance(name, str) else name[0] for name in names)
             raise ToolError(f"the model {wrong} `{first}`: its weights and config.json do not fit")
-    assert isinstance(loaded, torch.nn.Module)
-    return loaded.eval()
 
 
 def read_images(path: Path, *, limit: int = 0) -> Images:
