@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 from transformers.utils import logging
 
 from modelbuild.toolkit.config_keys import HARMLESS, WINDOW
+from modelbuild.toolkit.model_tree import write_json
+from modelbuild.toolkit.pretrained_folder import ModelFolder
 from modelbuild.toolkit.request import ToolError
+from modelbuild.toolkit.safetensors_file import TensorEntry
 
 logging.set_verbosity_error()
 
@@ -52,8 +56,35 @@ class PretrainedConfig:
         differing = {k: v for k, v in self.arithmetic.items() if k not in usual or v != usual[k]}
         return {"model_type": self.keys["model_type"], **differing}
 
+    def write(self, out: Path, dtype: str, stored: Mapping[str, TensorEntry], **done: object) -> None:
+        """Write `config.json` of a tree whose weights are of type `dtype`, and where they come from.
 
-def understand(keys: Mapping[str, Any]) -> PretrainedConfig:
+        stored: what they were made of. done: what was done to them, for `pretrained.json`.
+        """
+        write_json(out / "config.json", {**self.keys, "dtype": dtype})
+        origin = {
+            "schema": 1,
+            "dtype": dtype,
+            "stored_as": sorted({entry.dtype for entry in stored.values()}),
+            "config_keys_ignored": list(self.ignored),
+        }
+        write_json(out / "pretrained.json", origin | done)
+
+
+def agreed_config(folder: ModelFolder, architecture: Mapping[str, Any]) -> PretrainedConfig:
+    """That of the folder. Raises ToolError where it cannot be understood, or `architecture` is another."""
+    config = _understand(folder.config())
+    _check_agreement(config, architecture)
+    return config
+
+
+def pasted(keys: Mapping[str, Any]) -> str:
+    """The attribute as it is written in a BUILD file."""
+    lines = [f"        {json.dumps(key)}: {_shown(value)}," for key, value in keys.items()]
+    return "\n".join(("    architecture = {", *lines, "    },"))
+
+
+def _understand(keys: Mapping[str, Any]) -> PretrainedConfig:
     """What transformers makes of the keys of a `config.json`, or of an `architecture`. Raises ToolError."""
     model_type = keys.get("model_type")
     try:
@@ -73,9 +104,9 @@ def understand(keys: Mapping[str, Any]) -> PretrainedConfig:
     return PretrainedConfig(found, tuple(ignored), json.loads(json.dumps(usual.to_diff_dict())))
 
 
-def check_agreement(file: PretrainedConfig, architecture: Mapping[str, Any]) -> None:
+def _check_agreement(file: PretrainedConfig, architecture: Mapping[str, Any]) -> None:
     """Raise ToolError when `architecture` is not that of `config.json`, with what to write instead."""
-    here = understand(architecture)
+    here = _understand(architecture)
     theirs, ours = file.arithmetic, here.arithmetic
     keys = sorted({*theirs, *ours}) if theirs["model_type"] == ours["model_type"] else ["model_type"]
     differing = [
@@ -91,12 +122,6 @@ def check_agreement(file: PretrainedConfig, architecture: Mapping[str, Any]) -> 
             "`architecture` is not that of `config.json`: " + "; ".join((*differing, *unknown)),
             "load it from the file (see `modelbuild help rule pretrained`), or write\n" + pasted(file.stated),
         )
-
-
-def pasted(keys: Mapping[str, Any]) -> str:
-    """The attribute as it is written in a BUILD file."""
-    lines = [f"        {json.dumps(key)}: {_shown(value)}," for key, value in keys.items()]
-    return "\n".join(("    architecture = {", *lines, "    },"))
 
 
 def _arithmetic(keys: Mapping[str, Any]) -> dict[str, Any]:

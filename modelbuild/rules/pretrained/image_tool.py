@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageClassification
 
-from modelbuild.toolkit.image_classification import ImageClassification
-from modelbuild.toolkit.model_tree import write_json
-from modelbuild.toolkit.pretrained_config import check_agreement, understand
+from modelbuild.toolkit.image_classification import ImageClassification, check_loaded
+from modelbuild.toolkit.pretrained_config import agreed_config
 from modelbuild.toolkit.pretrained_folder import ModelFolder
 from modelbuild.toolkit.request import Request, ToolError
 
@@ -23,8 +22,7 @@ _RESCALED = 255.0
 def main(request: Request) -> None:
     """Inputs: `folder` or `files/*`. Outputs: model, a tree. Params: architecture; weights, their shapes."""
     folder, out = ModelFolder.of(request.inputs), request.outputs["model"]
-    config = understand(folder.config())
-    check_agreement(config, request.params["architecture"])
+    config = agreed_config(folder, request.params["architecture"])
     stored = folder.tensors()
     model = _load(folder)
     expected = {name: tuple(shape) for name, shape in request.params["weights"].items()}
@@ -35,17 +33,7 @@ def main(request: Request) -> None:
     mean, deviation = _brightness(folder.read_json("preprocessor_config.json"), config.keys["num_channels"])
     _fold(model, mean, deviation)
     ImageClassification().save(model, out, None)
-    write_json(out / "config.json", {**config.keys, "dtype": "float32"})
-    write_json(
-        out / "pretrained.json",
-        {
-            "schema": 1,
-            "dtype": "float32",
-            "stored_as": sorted({entry.dtype for entry in stored.values()}),
-            "brightness_folded": {"mean": mean, "std": deviation},
-            "config_keys_ignored": list(config.ignored),
-        },
-    )
+    config.write(out, "float32", stored, brightness_folded={"mean": mean, "std": deviation})
 
 
 def _load(folder: ModelFolder) -> torch.nn.Module:
@@ -61,14 +49,7 @@ def _load(folder: ModelFolder) -> torch.nn.Module:
             ignore_mismatched_sizes=True,  # so that they are listed, and refused below
             output_loading_info=True,
         )
-    for wrong, names in (
-        ("lacks", facts["missing_keys"]),
-        ("has a leftover", facts["unexpected_keys"]),
-        ("has another shape of", facts["mismatched_keys"]),
-    ):
-        if names:
-            first = min(name if isinstance(name, str) else name[0] for name in names)
-            raise ToolError(f"the model {wrong} `{first}`: its weights and config.json do not fit")
+    check_loaded(facts)
     assert isinstance(model, torch.nn.Module)
     return model.eval()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import GenerationConfig
 
 from modelbuild.toolkit.byte_level import read_byte_level, special_token, token_numbers
 from modelbuild.toolkit.model_tree import copy_tokenizer, write_json
-from modelbuild.toolkit.pretrained_config import PretrainedConfig, check_agreement, understand
+from modelbuild.toolkit.pretrained_config import PretrainedConfig, agreed_config
 from modelbuild.toolkit.pretrained_folder import WEIGHTS, ModelFolder
 from modelbuild.toolkit.progress import report
 from modelbuild.toolkit.request import Request, ToolError
@@ -32,8 +33,7 @@ def main(request: Request) -> None:
     """
     params, out = request.params, request.outputs["model"]
     folder = ModelFolder.of(request.inputs)
-    config = understand(folder.config())
-    check_agreement(config, params["architecture"])
+    config = agreed_config(folder, params["architecture"])
     stored = folder.tensors()
     left_out = _computed(stored) | _tied(stored, config)
     kept = {name: entry for name, entry in stored.items() if name not in left_out}
@@ -46,21 +46,11 @@ def main(request: Request) -> None:
         for number, name in enumerate(sorted(kept), 1)
     ]
     write_file(out / WEIGHTS, tensors, dtype)
-    tokens = _token_ids(config, request.inputs["tokenizer"])
-    write_json(out / "config.json", {**config.keys, **tokens, "dtype": params["dtype"]})
+    complete = replace(config, keys={**config.keys, **_token_ids(config, request.inputs["tokenizer"])})
+    complete.write(out, params["dtype"], kept, tensors_left_out=sorted(left_out))
     if _GENERATION in folder.files:
         _copy_generation(folder, out)
     copy_tokenizer(request.inputs["tokenizer"], out)
-    write_json(
-        out / "pretrained.json",
-        {
-            "schema": 1,
-            "dtype": params["dtype"],
-            "stored_as": sorted({entry.dtype for entry in kept.values()}),
-            "tensors_left_out": sorted(left_out),
-            "config_keys_ignored": list(config.ignored),
-        },
-    )
 
 
 def _computed(stored: Mapping[str, TensorEntry]) -> set[str]:
