@@ -19,6 +19,7 @@ import torch
 from onnxscript import optimizer
 
 from modelbuild.toolkit.fixed_shape import MASKED, CausalText, FixedImage
+from modelbuild.toolkit.foreign_error import foreign_errors
 from modelbuild.toolkit.onnx_export import compare, strip
 from modelbuild.toolkit.request import ToolError
 
@@ -72,26 +73,22 @@ def export_dense(
     """
     tied = _lay_out(wrapped.model)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The exporter's, about its own internals.
-            program = torch.onnx.export(
-                wrapped.eval(),
-                tuple(example.values()),
-                dynamo=True,
-                verbose=False,
-                optimize=False,
-                input_names=list(example),
-                output_names=["logits"],
-                opset_version=OPSET,
-            )
-            assert program is not None
-            program.model = optimizer.optimize(
-                program.model, input_size_limit=_FOLDED_NUMBERS, output_size_limit=_FOLDED_NUMBERS
-            )
-    except Exception as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise ToolError(f"torch cannot export this model to ONNX: {first_line}") from error
+    with warnings.catch_warnings(), foreign_errors("torch cannot export this model to ONNX", Exception):
+        warnings.simplefilter("ignore")  # The exporter's, about its own internals.
+        program = torch.onnx.export(
+            wrapped.eval(),
+            tuple(example.values()),
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+            input_names=list(example),
+            output_names=["logits"],
+            opset_version=OPSET,
+        )
+        assert program is not None
+        program.model = optimizer.optimize(
+            program.model, input_size_limit=_FOLDED_NUMBERS, output_size_limit=_FOLDED_NUMBERS
+        )
     if program.model.opset_imports[""] != OPSET:
         raise ToolError(
             f"this model can be exported with opset {program.model.opset_imports['']}, not {OPSET}"

@@ -18,6 +18,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from modelbuild.toolkit.foreign_error import foreign_errors
 from modelbuild.toolkit.onnx_runtime import OnnxModel
 from modelbuild.toolkit.packed_weights import PackedWeight
 from modelbuild.toolkit.request import ToolError
@@ -81,23 +82,19 @@ def export(
         for name in inputs
     }
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The exporter's, about its own internals.
-            program = torch.onnx.export(
-                model.eval(),
-                tuple(inputs.values()),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_shapes=tuple(dimensions.values()),
-                opset_version=opset,
-            )
-    except Exception as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise ToolError(f"torch cannot export this model to ONNX: {first_line}") from error
+    with warnings.catch_warnings(), foreign_errors("torch cannot export this model to ONNX", Exception):
+        warnings.simplefilter("ignore")  # The exporter's, about its own internals.
+        program = torch.onnx.export(
+            model.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(dimensions.values()),
+            opset_version=opset,
+        )
     assert program is not None
     proto = program.model_proto
     if proto.opset_import[0].version != opset:

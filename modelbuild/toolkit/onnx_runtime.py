@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from modelbuild.toolkit.request import ToolError
+from modelbuild.toolkit.foreign_error import foreign_errors
 
 _ERRORS_ONLY = 3
 
@@ -26,10 +26,8 @@ class OnnxModel:
         options.log_severity_level = _ERRORS_ONLY
         options.use_deterministic_compute = True
         source = file if isinstance(file, bytes) else str(file)
-        try:
+        with foreign_errors("ONNX Runtime refuses the file", Exception):
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions share no base of their own
-            raise ToolError(f"ONNX Runtime refuses the file: {_first_line(error)}") from error
 
     @property
     def inputs(self) -> dict[str, list[int | str]]:
@@ -39,12 +37,6 @@ class OnnxModel:
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
         """The outputs by name. Raises ToolError for inputs of another shape or type."""
         names = [value.name for value in self._session.get_outputs()]
-        try:
+        with foreign_errors("ONNX Runtime refuses the input", Exception):
             answers = self._session.run(names, dict(inputs))
-        except Exception as error:
-            raise ToolError(f"ONNX Runtime refuses the input: {_first_line(error)}") from error
         return dict(zip(names, answers, strict=True))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

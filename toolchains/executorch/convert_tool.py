@@ -12,6 +12,7 @@ from executorch.exir import to_edge_transform_and_lower
 from int8_layers import int8_layer
 
 from modelbuild.toolkit.exportable_model import exportable_model
+from modelbuild.toolkit.foreign_error import foreign_errors
 from modelbuild.toolkit.progress import report
 from modelbuild.toolkit.request import Request, ToolError
 
@@ -30,13 +31,10 @@ def main(request: Request) -> None:
     logging.disable(logging.WARNING)  # Thousands of lines about the exporters' own internals.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
+        with foreign_errors("ExecuTorch cannot take this model", Exception):
             program = torch.export.export(model.module, (model.example,))
             report(2, 4, unit="stages")
             edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-        except Exception as error:  # torch's and ExecuTorch's exceptions share no base of their own
-            first_line = str(error).strip().partition("\n")[0]
-            raise ToolError(f"ExecuTorch cannot take this model: {first_line}") from error
         _check_delegated(edge.exported_program().graph)
         content = edge.to_executorch().buffer
     made = request.outputs["binary"]

@@ -11,7 +11,8 @@ from executorch.runtime import Runtime
 
 from modelbuild.toolkit.device_answer import answer
 from modelbuild.toolkit.device_run import Array, run_probes
-from modelbuild.toolkit.request import Request, ToolError
+from modelbuild.toolkit.foreign_error import foreign_errors
+from modelbuild.toolkit.request import Request
 
 _INT64 = 4
 """ExecuTorch's number of the type, torch's ScalarType::Long."""
@@ -22,11 +23,8 @@ class Program:
 
     def __init__(self, path: Path) -> None:
         """Raises ToolError when the runtime refuses the file."""
-        try:
+        with foreign_errors("ExecuTorch refuses the file", RuntimeError):
             self._method = Runtime.get().load_program(path).load_method("forward")
-        except RuntimeError as error:
-            first_line = str(error).strip().partition("\n")[0]
-            raise ToolError(f"ExecuTorch refuses the file: {first_line}") from error
 
     @property
     def row(self) -> tuple[tuple[int, ...], type[np.int64 | np.float32]]:

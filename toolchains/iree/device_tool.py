@@ -11,7 +11,8 @@ import numpy as np
 
 from modelbuild.toolkit.device_answer import answer
 from modelbuild.toolkit.device_run import Array, run_probes
-from modelbuild.toolkit.request import Request, ToolError
+from modelbuild.toolkit.foreign_error import foreign_errors
+from modelbuild.toolkit.request import Request
 
 _DRIVER = "local-sync"
 """One thread and no task system: what every device with one core has."""
@@ -27,11 +28,8 @@ class VmModel:
         with path.open("rb") as stream:
             # VmModule.mmap would open the file for writing, which an input is not.
             content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        try:
+        with foreign_errors("IREE's runtime refuses the file", RuntimeError, ValueError):
             context.add_vm_module(iree.runtime.VmModule.wrap_buffer(config.vm_instance, content))
-        except (RuntimeError, ValueError) as error:
-            first_line = str(error).strip().partition("\n")[0]
-            raise ToolError(f"IREE's runtime refuses the file: {first_line}") from error
         self._main = context.modules.module["main"]
 
     @property

@@ -10,6 +10,7 @@ import onnx
 from iree.compiler import ir
 from iree.compiler.extras import onnx_importer
 
+from modelbuild.toolkit.foreign_error import foreign_errors
 from modelbuild.toolkit.request import Request, ToolError
 
 
@@ -21,15 +22,13 @@ def main(request: Request) -> None:
     proto = _with_shapes(request.inputs["onnx"] / "model.onnx")
     proto.graph.name = "main"
     with ir.Context() as context:
-        try:
+        kinds = (onnx_importer.OnnxImportError, ir.MLIRError)
+        with foreign_errors("IREE cannot import this ONNX file", *kinds):
             info = onnx_importer.ModelInfo(proto)
             module = info.create_module(context=context).operation
             onnx_importer.NodeImporter.define_function(info.main_graph, module).import_all()
             _state_input(module, proto.graph)
             module.verify()
-        except (onnx_importer.OnnxImportError, ir.MLIRError) as error:
-            first_line = str(error).strip().partition("\n")[0]
-            raise ToolError(f"IREE cannot import this ONNX file: {first_line}") from error
         with request.outputs["mlir"].open("wb") as stream:
             module.write_bytecode(stream)
 

@@ -11,8 +11,9 @@ from flatbuffer import LiteModel
 from int8_layers import on_grid
 
 from modelbuild.toolkit.exportable_model import exportable_model
+from modelbuild.toolkit.foreign_error import foreign_errors
 from modelbuild.toolkit.progress import report
-from modelbuild.toolkit.request import Request, ToolError
+from modelbuild.toolkit.request import Request
 
 
 def main(request: Request) -> None:
@@ -25,13 +26,9 @@ def main(request: Request) -> None:
     report(1, 4, unit="stages")
     made = request.outputs["binary"]
     logging.disable(logging.WARNING)  # That tokens become 32-bit integers.
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), foreign_errors("LiteRT cannot take this model", Exception):
         warnings.simplefilter("ignore")
-        try:
-            litert_torch.convert(model.module, (model.example,)).export(str(made))
-        except Exception as error:  # the converter's exceptions share no base of their own
-            first_line = str(error).strip().partition("\n")[0]
-            raise ToolError(f"LiteRT cannot take this model: {first_line}") from error
+        litert_torch.convert(model.module, (model.example,)).export(str(made))
     report(2, 4, unit="stages")
     lite = LiteModel(made.read_bytes())
     lite.leave_out_names()

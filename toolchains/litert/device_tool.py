@@ -10,7 +10,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from modelbuild.toolkit.device_answer import answer
 from modelbuild.toolkit.device_run import Array, run_probes
-from modelbuild.toolkit.request import Request, ToolError
+from modelbuild.toolkit.foreign_error import foreign_errors
+from modelbuild.toolkit.request import Request
 
 
 class LiteProgram:
@@ -18,12 +19,9 @@ class LiteProgram:
 
     def __init__(self, path: Path, threads: int) -> None:
         """Raises ToolError when the runtime refuses the file."""
-        try:
+        with foreign_errors("LiteRT refuses the file", ValueError, RuntimeError):
             self._interpreter = Interpreter(str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            first_line = str(error).strip().partition("\n")[0]
-            raise ToolError(f"LiteRT refuses the file: {first_line}") from error
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]["index"]
 

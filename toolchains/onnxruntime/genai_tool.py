@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
 
 from modelbuild.toolkit.attention_window import attention_window
+from modelbuild.toolkit.foreign_error import foreign_errors
 from modelbuild.toolkit.model_tree import TOKENIZER_FILES, read_config, write_json
 from modelbuild.toolkit.packed_weights import PackedWeight, packed_bits, read_tensors, split_packed
 from modelbuild.toolkit.request import Request, ToolError
@@ -93,11 +94,8 @@ def _build(dense: Path, built: Path) -> None:
     (base,) = builder.LlamaModel.__bases__
     base.has_lm_head = lambda self, module: module is self.weights.get_output_embeddings()
     options = ("", str(dense), str(built), "fp32", "cpu", str(built.with_name("cache")))
-    try:
+    with foreign_errors("the model builder of ONNX Runtime GenAI refuses the model", Exception):
         builder.create_model(*options, **builder.parse_extra_options(*options, []))
-    except Exception as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise ToolError(f"the model builder of ONNX Runtime GenAI refuses the model: {first_line}") from error
 
 
 def _placed(

@@ -7,7 +7,7 @@ from typing import Any
 
 import openvino as ov
 
-from modelbuild.toolkit.request import ToolError
+from modelbuild.toolkit.foreign_error import foreign_errors
 
 
 def compiled(path: Path, threads: int) -> Any:
@@ -22,8 +22,5 @@ def compiled(path: Path, threads: int) -> Any:
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
     }
-    try:
+    with foreign_errors("OpenVINO refuses the model", RuntimeError):
         return ov.Core().compile_model(str(path), "CPU", settings)
-    except RuntimeError as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise ToolError(f"OpenVINO refuses the model: {first_line}") from error
