@@ -20,6 +20,8 @@ class Filegroup(NativeRule):
     """Files, and targets whose default files are meant."""
     data: list[Files] = []
     """Files needed at run time."""
+    output_licenses: list[str] = []
+    """Accepted as in Bazel; means nothing."""
     path: str = ""
     """Accepted as in Bazel; means nothing."""
 

@@ -59,6 +59,10 @@ class Genrule(NativeRule):
     """Accepted as in Bazel; only `$(location)` and its like are expanded."""
     output_to_bindir: bool = False
     """Accepted as in Bazel; there is one directory of outputs."""
+    output_licenses: list[str] = []
+    """Accepted as in Bazel; means nothing."""
+    toolchains: list[str] = []
+    """Accepted when it is empty: nothing here gives Make variables."""
 
     @classmethod
     def declared_outputs(cls, attributes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -72,6 +76,11 @@ class Genrule(NativeRule):
             ctx.fail("`outs` is empty", hint="a genrule makes at least one file")
         if self.executable and len(self.outs) != 1:
             ctx.fail("`executable` needs exactly one output")
+        if self.toolchains:
+            ctx.fail(
+                "`toolchains` gives Make variables in Bazel, and no target here has any",
+                hint="write what the variables stand for into `cmd`, and name programs in `tools`",
+            )
         if not self.cmd and not self.cmd_bash:
             ctx.fail("there is no `cmd`")
         names = [name.removeprefix(f"//{ctx.label.package}:").removeprefix(":") for name in self.outs]
