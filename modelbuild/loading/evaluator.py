@@ -27,17 +27,26 @@ from modelbuild.loading.source_file import place_in_call
 
 _LENGTH = struct.Struct("<Q")
 _NAME_BYTES = 4096
-_OUT_OF_MEMORY = ("MemoryError", "out of memory", "Cannot allocate memory", "must not exceed u32::MAX")
+_OUT_OF_MEMORY = (
+    "MemoryError", "out of memory", "Cannot allocate memory", "must not exceed u32::MAX",
+    "PyObject pointer is null",
+)  # fmt: skip
 """What Python and Rust say of it. A native allocation that fails aborts, and says nothing."""
 _SUSPECT = r"\*\s*\d{7,}|\b\d{7,}\s*\*|\brange\(\s*\d{7,}"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """memory_bytes: what evaluation may allocate. cpu_seconds: what one file may take."""
+    """memory_bytes: what evaluation may allocate. cpu_seconds: what one file may take.
+
+    values, answer_bytes: what one BUILD file may declare. To check a value costs the parent up to a kilobyte,
+    and nothing else limits its memory.
+    """
 
     memory_bytes: int = 1 << 30
     cpu_seconds: float = 60.0
+    values: int = 4_000_000
+    answer_bytes: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +220,30 @@ class Evaluator:
                         [(file, sorted(names)) for file, names in found.rule_files.items()],
                     )
                 except LoadError as error:
-                    place = error.location and (
-                        error.location.path,
-                        error.location.line,
-                        error.location.column,
-                    )
-                    answer = ((error.message, place, error.notes, error.hint),)
-                _write_all(answers, _dumps(answer))
+                    answer = _refusal(error)
+                _write_all(answers, self._bounded(answer))
+
+    def _bounded(self, answer: Any) -> bytes:
+        """The answer as it is sent, or an error when that is more than the parent should have to read."""
+        data = _dumps(answer)
+        if answer[0] is not None:
+            return data
+        if len(data) > self._limits.answer_bytes:
+            what = f"{self._limits.answer_bytes >> 20} MiB of text and numbers"
+        elif len(data) > self._limits.values and _count(answer, self._limits.values) > self._limits.values:
+            what = f"{self._limits.values:,} values"  # Each takes a byte or more.
+        else:
+            return data
+        error = LoadError(
+            f"a BUILD file may declare {what}, and this one declares more",
+            location=Location(_get(self._current)),
+            hint="is there a repetition that is longer than meant? What is data belongs in a file of its own",
+        )
+        if answer[1]:
+            rule, _, _, frames = max(answer[1], key=lambda call: _count(call[1:3], self._limits.values))
+            error.location = Location(*frames[0][:2])
+            error.notes = (f"this call of `{rule.rpartition('%')[2]}` has the most of them",)
+        return _dumps(_refusal(error))
 
     def _announce(self, file: str) -> None:
         _put(self._current, file)
@@ -245,6 +271,26 @@ def _limit_memory(allowed: int) -> None:
     limit = used + allowed
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _refusal(error: LoadError) -> tuple[Any, ...]:
+    """An error as an answer."""
+    place = error.location and (error.location.path, error.location.line, error.location.column)
+    return ((error.message, place, error.notes, error.hint),)
+
+
+def _count(value: Any, enough: int) -> int:
+    """How many values there are in plain data, itself included; stops when there are more than `enough`."""
+    count, waiting = 1, [value]
+    while waiting and count <= enough:
+        item = waiting.pop()
+        if isinstance(item, Select):
+            item = [branch for _, branch in item.branches]
+        elif isinstance(item, dict):
+            item = list(item.values())
+        count += len(item)
+        waiting += [each for each in item if isinstance(each, (list, tuple, dict, Select))]
+    return count
 
 
 def _dumps(answer: Any) -> bytes:

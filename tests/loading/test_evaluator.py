@@ -43,6 +43,34 @@ def test_no_process_is_left(tmp_path: Path) -> None:
         os.kill(child, 0)
 
 
+@pytest.mark.parametrize(
+    ("call", "limits"),
+    [
+        ("filegroup(name = 'x', tags = ['a'] * 3001)", Limits(values=3000)),
+        (
+            "filegroup(name = 'x', tags = select({'a': [{}] * 2000, 'b': [[1, 2]] * 500}))",
+            Limits(values=3000),
+        ),
+        ("filegroup(name = 'x', tags = ['a' * 3000])", Limits(answer_bytes=2000)),
+    ],
+)
+def test_a_file_that_declares_too_much_is_refused_where_it_does(
+    call: str, limits: Limits, tmp_path: Path
+) -> None:
+    (tmp_path / "BUILD.models").write_text(f"filegroup(name = 'a')\n{call}\nfilegroup(name = 'b')\n")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "BUILD.models").write_text("filegroup(name = 'c', tags = ['a'] * 100)\n")
+    with Evaluator(("filegroup",), lambda _: str(tmp_path), limits=limits) as evaluator:
+        refused, fine = evaluator.evaluate([("", ""), ("", "p")])
+    assert refused.error is not None
+    assert refused.error.message.endswith("this one declares more")
+    assert str(refused.error.location) == "BUILD.models:2"
+    assert refused.error.notes == ("this call of `filegroup` has the most of them",)
+    assert fine.error is None
+    with Evaluator(("filegroup",), lambda _: str(tmp_path)) as evaluator:
+        assert [each.error for each in evaluator.evaluate([("", ""), ("", "p")])] == [None, None]
+
+
 def test_a_bug_of_ours_is_not_called_a_mistake() -> None:
     def root_of(_: str) -> str:
         raise ZeroDivisionError
