@@ -1,10 +1,10 @@
-"""Fills the marked blocks of README.md from benchmarks/results, so that no figure in it is typed by hand.
+"""Fills the marked blocks of documents from benchmarks/results, so that no figure in them is typed by hand.
 
     python -m benchmarks.readme            # rewrite the blocks
     python -m benchmarks.readme --check    # exit 1 when a block is not what the files say
 
-A block is what stands between `<!-- filled: NAME -->` and `<!-- end filled -->`. benchmarks.collect and
-benchmarks.graph_speed write the files.
+A block is what stands between `<!-- filled: NAME -->` and `<!-- end filled -->`. benchmarks.collect, formats,
+graph_speed and matrix write the files.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/guides/sizes.md")
 _BLOCK = re.compile(r"(<!-- filled: ([\w-]+) -->\n).*?(<!-- end filled -->)", re.DOTALL)
 _SHOWN_TARGETS = ("missions", "tokenizer", "teacher", "student", "pruned", "int4", "drone-int4")
 _NAMES = {"modelbuild": "modelbuild", "bazel": "Bazel", "dvc": "DVC", "snakemake": "Snakemake"}
@@ -170,6 +171,39 @@ def _matrix_cell(cell: Mapping[str, Any] | None) -> str:
     return "<br>".join(parts).replace("|", "/")
 
 
+def formats_table() -> str:
+    """Every format of the example models: bytes that were predicted and came out, and what the runtime answered."""
+    document: Mapping[str, Any] | None = _read("formats.json")
+    if not document:
+        return _not_measured("python -m benchmarks.formats")
+    made = [cell for cell in document["cells"] if cell["report"]]
+    lines = [
+        "| model | format | predicted | on disk | difference | same top token as in torch | exact match | a pass |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_format_line(cell) for cell in made),
+    ]
+    refused = len(document["cells"]) - len(made)
+    return "\n".join(
+        [*lines, "", f"{len(made)} files; {refused} combinations are refused, each with its reason.", ""]
+    )
+
+
+def _format_line(cell: Mapping[str, Any]) -> str:
+    report = cell["report"]
+    predicted, found = report["predicted"]["disk"], report["size_bytes"]
+    numbers = [f"{predicted:,}", f"{found:,}", f"{(predicted - found) / found:+.2%}"]
+    parity, latency = report["parity"], report["latency_ms"]
+    if parity and latency:
+        numbers += [
+            f"{parity['top1_agreement']:.1%}",
+            f"{parity['exact_match']:.0%}",
+            _milliseconds(latency["median"]),
+        ]
+    else:
+        numbers += ["", "", cell["verdict"]]
+    return f"| {' | '.join([_short(cell['artifact']), cell['format'], *numbers])} |"
+
+
 FILLERS: Mapping[str, Callable[[], str]] = {
     "graph-speed": speed_table,
     "quality": lambda: quality_table("quality"),
@@ -177,6 +211,7 @@ FILLERS: Mapping[str, Callable[[], str]] = {
     "build-file": build_file,
     "session": session,
     "matrix": matrix_table,
+    "formats": formats_table,
 }
 
 
@@ -186,19 +221,19 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    """Rewrite or check README.md."""
+    """Rewrite or check the documents."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    path = ROOT / "README.md"
-    old = path.read_text()
-    new = filled(old)
-    if arguments.check:
-        if old != new:
-            sys.stderr.write("error: README.md is not what benchmarks/results says\n")
-            sys.stderr.write("hint: run `python -m benchmarks.readme`\n")
-        return int(old != new)
-    path.write_text(new)
+    stale = [path for path in DOCUMENTS if filled(path.read_text()) != path.read_text()]
+    for path in stale:
+        if arguments.check:
+            sys.stderr.write(f"error: {path.relative_to(ROOT)} is not what benchmarks/results says\n")
+        else:
+            path.write_text(filled(path.read_text()))
+    if arguments.check and stale:
+        sys.stderr.write("hint: run `python -m benchmarks.readme`\n")
+        return 1
     return 0
 
 

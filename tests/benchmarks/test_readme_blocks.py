@@ -19,7 +19,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_filling_twice_changes_nothing() -> None:
-    once = readme.filled((readme.ROOT / "README.md").read_text())
+    once = "".join(readme.filled(path.read_text()) for path in readme.DOCUMENTS)
     assert readme.filled(once) == once
     assert once.count("<!-- filled: ") == once.count("<!-- end filled -->") >= len(readme.FILLERS)
 
@@ -44,6 +44,25 @@ def test_speed_table(results: Path) -> None:
         "|---|---|---|",
         "| modelbuild | 0.028 / 0.50 / 12 | 0.028 / 0.50 / 12 |",
         "| ninja | 0.028 / 0.50 / 12 | not run |",
+    ]
+
+
+def test_formats_table(results: Path) -> None:
+    report = {
+        "predicted": {"disk": 1_010},
+        "size_bytes": 1_000,
+        "parity": {"top1_agreement": 0.997, "exact_match": 0.88},
+        "latency_ms": {"median": 5.75},
+    }
+    cells = [
+        {"artifact": "//targets:pilot", "format": "gguf:Q4_0", "verdict": "pass", "report": report},
+        {"artifact": "//targets:pilot", "format": "tvm:int8", "verdict": "impossible", "report": None},
+    ]
+    (results / "formats.json").write_text(json.dumps({"cells": cells}))
+    assert readme.formats_table().splitlines()[2:] == [
+        "| pilot | gguf:Q4_0 | 1,010 | 1,000 | +1.00% | 99.7% | 88% | 5.8 ms |",
+        "",
+        "1 files; 1 combinations are refused, each with its reason.",
     ]
 
 
