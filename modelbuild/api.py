@@ -9,7 +9,9 @@ from modelbuild.architecture import (
     complete_architecture,
     kv_cache_bytes,
     longest_row,
+    optional_vectors,
     parameter_count,
+    shares_heads,
     weight_tensors,
 )
 from modelbuild.artifact import Artifact
@@ -20,7 +22,7 @@ from modelbuild.calibration import declare_calibration
 from modelbuild.checkpoint import checkpoint_bytes, is_rounded, row_integers_refusal
 from modelbuild.device_lock import device_lock
 from modelbuild.errors import AnalysisError
-from modelbuild.fixed_pass import FixedPassToolchainInfo, pass_bytes, pass_params
+from modelbuild.fixed_pass import FixedPassToolchainInfo, pass_bytes, pass_params, table_bytes
 from modelbuild.gguf_layout import (
     gguf_bytes,
     gguf_context_length,
@@ -120,12 +122,15 @@ __all__ = [
     "kv_cache_bytes",
     "longest_row",
     "nearest_fitting",
+    "optional_vectors",
     "over_budget",
     "parameter_count",
     "parse_label",
     "pass_bytes",
     "pass_params",
     "row_integers_refusal",
+    "shares_heads",
+    "table_bytes",
     "tensor_bytes",
     "tensor_types",
     "weight_tensors",

@@ -114,6 +114,25 @@ def weight_tensors(architecture: Mapping[str, Any]) -> tuple[WeightTensor, ...]:
     return tuple(_vit(keys) if keys["model_type"] == "vit" else _decoder(keys))
 
 
+def optional_vectors(architecture: Mapping[str, Any]) -> tuple[int, int]:
+    """How many biases of linear layers, and norms of queries or keys, not every model of its kind has.
+
+    Four biases of each layer of a classifier are in every one. What a converter writes around such a vector
+    takes bytes that a figure for each layer does not cover.
+    """
+    keys = complete_architecture(architecture)
+    names = [tensor.name for tensor in weight_tensors(keys)]
+    usual = 4 * int(keys["num_hidden_layers"]) if keys["model_type"] == "vit" else 0
+    biases = sum(name.endswith("_proj.bias") for name in names) - usual
+    return biases, sum(name.endswith(("q_norm.weight", "k_norm.weight")) for name in names)
+
+
+def shares_heads(architecture: Mapping[str, Any]) -> bool:
+    """Whether several heads of queries share one of keys and values, as no classifier here has it."""
+    keys = complete_architecture(architecture)
+    return bool(keys.get("num_key_value_heads", keys["num_attention_heads"]) != keys["num_attention_heads"])
+
+
 def parameter_count(architecture: Mapping[str, Any]) -> int:
     """How many numbers the weights hold; a tied output matrix counts once."""
     return sum(tensor.parameters for tensor in weight_tensors(architecture))

@@ -76,6 +76,14 @@ def pass_params(conversion: Conversion) -> dict[str, object]:
     }
 
 
+def table_bytes(conversion: Conversion) -> int:
+    """Bytes of the float32 mask and angles of a language model's positions, if they are computed ahead."""
+    if not conversion.model.is_text:
+        return 0
+    length = conversion.sequence_length
+    return 4 * length * (length + 2 * int(complete_architecture(conversion.model.architecture)["head_dim"]))
+
+
 def pass_bytes(conversion: Conversion, number_bytes: int = 4) -> int:
     """Memory of one pass at most: attention scores, two wide rows and some narrow ones for each token.
 

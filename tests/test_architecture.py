@@ -15,7 +15,9 @@ from modelbuild.architecture import (
     complete_architecture,
     kv_cache_bytes,
     longest_row,
+    optional_vectors,
     parameter_count,
+    shares_heads,
     weight_tensors,
 )
 from modelbuild.errors import AnalysisError
@@ -170,3 +172,21 @@ def test_how_far_attention_looks_back_is_what_transformers_computes(
 def test_what_no_model_can_have_is_refused(architecture: dict[str, Any], message: str) -> None:
     with pytest.raises(AnalysisError, match=re.escape(message)):
         weight_tensors(architecture)
+
+
+def test_what_some_models_of_a_kind_have_is_counted() -> None:
+    keys = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    llama, qwen2, qwen3 = ({"model_type": name, **keys} for name in ("llama", "qwen2", "qwen3"))
+    assert optional_vectors(llama) == (0, 0)
+    assert optional_vectors(llama | {"attention_bias": True, "mlp_bias": True}) == (3 * 7, 0)
+    assert optional_vectors(qwen2) == (3 * 3, 0)
+    assert optional_vectors(qwen3) == (0, 3 * 2)
+    assert shares_heads(llama)
+    assert not shares_heads(llama | {"num_key_value_heads": 4})
+
+
+def test_biases_of_every_classifier_are_no_option() -> None:
+    vit = {"model_type": "vit", "num_hidden_layers": 2}
+    assert optional_vectors(vit) == (0, 0)
+    assert optional_vectors(vit | {"qkv_bias": False}) == (-2 * 3, 0)
+    assert not shares_heads(vit)

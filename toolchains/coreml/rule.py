@@ -23,6 +23,7 @@ from modelbuild.api import (
     complete_architecture,
     pass_bytes,
     pass_params,
+    shares_heads,
     weight_tensors,
 )
 
@@ -130,8 +131,7 @@ class CoremlToolchain(Rule):
 def _program_bytes(keys: Mapping[str, Any], format_: str) -> int:
     """Operations and names."""
     base, each = _PROGRAM_BYTES[keys["model_type"], format_]
-    if keys.get("num_key_value_heads") not in (None, keys["num_attention_heads"]):
-        each += _GROUPED_BYTES[format_]
+    each += _GROUPED_BYTES[format_] if shares_heads(keys) else 0
     biases = 0
     if keys["model_type"] != "vit":
         own = sum(tensor.name.endswith(".bias") for tensor in weight_tensors(keys))

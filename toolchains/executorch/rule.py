@@ -23,9 +23,11 @@ from modelbuild.api import (
     byte_order_refusal,
     complete_architecture,
     is_rounded,
+    optional_vectors,
     pass_bytes,
     pass_params,
     row_integers_refusal,
+    shares_heads,
     weight_tensors,
 )
 
@@ -108,15 +110,9 @@ def _program_bytes(model: ModelInfo, bits: int) -> int:
     """Of everything but weights."""
     keys = complete_architecture(model.architecture)
     base, layer = _PROGRAM["text" if model.is_text else "image", bits]
-    if keys.get("num_key_value_heads", keys["num_attention_heads"]) != keys["num_attention_heads"]:
-        layer += _SHARED_HEADS
-    layers = int(keys["num_hidden_layers"])
-    names = [tensor.name for tensor in weight_tensors(keys)]
-    biases = sum(name.endswith("_proj.bias") for name in names)
-    norms = sum(name.endswith(("q_norm.weight", "k_norm.weight")) for name in names)
-    if not model.is_text:
-        biases -= 4 * layers  # They are in what was measured.
-    return base + layer * layers + _BIAS[bits] * biases + _HEAD_NORM * norms
+    layer += _SHARED_HEADS * shares_heads(keys)
+    biases, norms = optional_vectors(keys)
+    return base + layer * int(keys["num_hidden_layers"]) + _BIAS[bits] * biases + _HEAD_NORM * norms
 
 
 def _weight_bytes(model: ModelInfo, bits: int) -> int:

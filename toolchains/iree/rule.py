@@ -22,7 +22,9 @@ from modelbuild.api import (
     complete_architecture,
     declare_onnx_export,
     device_lock,
+    optional_vectors,
     pass_bytes,
+    table_bytes,
     weight_tensors,
 )
 
@@ -95,7 +97,7 @@ class IreeToolchainInfo(FixedPassToolchainInfo):
         """Every weight takes four bytes, packed ones too: IREE gets the floats that they stand for."""
         model = conversion.model
         weights = 4 * sum(tensor.parameters for tensor in weight_tensors(model.architecture))
-        code, tables = _code_bytes(conversion), _table_bytes(conversion)
+        code, tables = _code_bytes(conversion), table_bytes(conversion)
         return Footprint(
             disk=weights + code + tables,
             weights=weights + tables,
@@ -142,18 +144,8 @@ def _code_bytes(conversion: Conversion) -> int:
     if not model.is_text:
         return image
     keys = complete_architecture(model.architecture)
-    names = [tensor.name for tensor in weight_tensors(keys)]
-    biases = sum(name.endswith("_proj.bias") for name in names)
-    norms = sum(name.endswith(("q_norm.weight", "k_norm.weight")) for name in names)
+    biases, norms = optional_vectors(keys)
     return text + _LAYER * int(keys["num_hidden_layers"]) + _BIAS * biases + _HEAD_NORM * norms
-
-
-def _table_bytes(conversion: Conversion) -> int:
-    """Of the mask and the angles of a language model's positions, which IREE computes ahead."""
-    if not conversion.model.is_text:
-        return 0
-    length = conversion.sequence_length
-    return 4 * length * (length + 2 * int(complete_architecture(conversion.model.architecture)["head_dim"]))
 
 
 def _triple(cpu: str) -> tuple[str, ...]:

@@ -24,9 +24,11 @@ from modelbuild.api import (
     complete_architecture,
     device_lock,
     is_rounded,
+    optional_vectors,
     pass_bytes,
     pass_params,
     row_integers_refusal,
+    table_bytes,
     weight_tensors,
 )
 
@@ -111,18 +113,15 @@ class LitertToolchainInfo(FixedPassToolchainInfo):
 
 def _graph_bytes(conversion: Conversion) -> int:
     """Of everything but weights: operators and, of a language model, tables of the mask and of angles."""
-    model, bits, length = conversion.model, _BITS[conversion.format], conversion.sequence_length
+    model, bits = conversion.model, _BITS[conversion.format]
     keys = complete_architecture(model.architecture)
     base, layer = _GRAPH["text" if model.is_text else "image", bits]
-    tables = 0
     if model.is_text:
-        tables = 4 * length * (length + 2 * int(keys["head_dim"]))
-        names = [tensor.name for tensor in weight_tensors(keys)]
-        base += _BIAS * sum(name.endswith("_proj.bias") for name in names)
-        base += _HEAD_NORM * sum(name.endswith(("q_norm.weight", "k_norm.weight")) for name in names)
+        biases, norms = optional_vectors(keys)
+        base += _BIAS * biases + _HEAD_NORM * norms
     elif bits == 32:
         layer -= 16 * int(keys["hidden_size"])  # Norms are multiplied into the matrices behind them.
-    return base + layer * int(keys["num_hidden_layers"]) + tables
+    return base + layer * int(keys["num_hidden_layers"]) + table_bytes(conversion)
 
 
 def _weight_bytes(model: ModelInfo, bits: int) -> int:

@@ -32,7 +32,9 @@ from modelbuild.api import (
     is_rounded,
     kv_cache_bytes,
     longest_row,
+    optional_vectors,
     pass_bytes,
+    shares_heads,
     weight_tensors,
 )
 
@@ -336,17 +338,10 @@ def _graph_bytes(model: ModelInfo, format_: str) -> int:
     kind = "weights" if variant in ("int8", "int4") else variant
     keys = complete_architecture(model.architecture)
     base, layer, shared = _GRAPH["text" if model.is_text else "images", kind]
-    if keys.get("num_key_value_heads", keys["num_attention_heads"]) == keys["num_attention_heads"]:
-        shared = 0
-    names = [tensor.name for tensor in weight_tensors(keys)]
-    biases = sum(name.endswith("_proj.bias") for name in names)
-    if not model.is_text:
-        biases -= 4 * int(keys["num_hidden_layers"])  # They are in what was measured.
-    extra = _BIAS_BYTES[kind == "fp32"] * biases
-    extra += _NORM_BYTES[kind == "fp32"] * sum(
-        name.endswith(("q_norm.weight", "k_norm.weight")) for name in names
-    )
+    layer += shared * shares_heads(keys)
+    biases, norms = optional_vectors(keys)
+    extra = _BIAS_BYTES[kind == "fp32"] * biases + _NORM_BYTES[kind == "fp32"] * norms
     zeros = 0
     if kind == "weights" and not model.quantization.get("symmetric", True):
         zeros = _ZEROS_BYTES * sum(is_rounded(model, t) for t in weight_tensors(model.architecture))
-    return base + (layer + shared) * int(keys["num_hidden_layers"]) + extra + zeros
+    return base + layer * int(keys["num_hidden_layers"]) + extra + zeros

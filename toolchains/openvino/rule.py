@@ -25,7 +25,9 @@ from modelbuild.api import (
     declare_onnx_export,
     device_lock,
     is_rounded,
+    optional_vectors,
     pass_bytes,
+    shares_heads,
     weight_tensors,
 )
 
@@ -138,15 +140,11 @@ def _group(columns: int, model: ModelInfo, format_: str) -> int:
 def _graph_bytes(model: ModelInfo, format_: str) -> int:
     keys = complete_architecture(model.architecture)
     base, layer, shared = _XML["text" if model.is_text else "images"]
-    if keys.get("num_key_value_heads", keys["num_attention_heads"]) == keys["num_attention_heads"]:
-        shared = 0
-    total = base + (layer + shared) * int(keys["num_hidden_layers"])
-    biases = 0 if model.is_text else -4 * int(keys["num_hidden_layers"])  # Those are in what was measured.
-    for tensor in weight_tensors(keys):
-        biases += tensor.name.endswith("_proj.bias")
-        total += _XML_HEAD_NORM * tensor.name.endswith(("q_norm.weight", "k_norm.weight"))
-        if format_ != "openvino:fp32" and is_rounded(model, tensor):
+    total = base + (layer + shared * shares_heads(keys)) * int(keys["num_hidden_layers"])
+    for tensor in weight_tensors(keys) if format_ != "openvino:fp32" else ():
+        if is_rounded(model, tensor):
             grouped = _group(tensor.shape[1], model, format_) < tensor.shape[1]
             asymmetric = not model.quantization.get("symmetric", True)
             total += _XML_INTEGERS + _XML_GROUPS * grouped + _XML_ZEROS * asymmetric
-    return total + _XML_BIAS * biases
+    biases, norms = optional_vectors(keys)
+    return total + _XML_BIAS * biases + _XML_HEAD_NORM * norms

@@ -29,6 +29,7 @@ from modelbuild.api import (
     device_lock,
     is_rounded,
     pass_params,
+    shares_heads,
     weight_tensors,
 )
 
@@ -222,8 +223,7 @@ def _code_bytes(conversion: Conversion) -> int:
     code = base + layer * int(keys["num_hidden_layers"])
     code += unpacking if _BITS[conversion.format] else 0
     if model.is_text:
-        if keys["num_key_value_heads"] != keys["num_attention_heads"]:
-            code += _SHARED_HEADS.get(cpu, 0)
+        code += _SHARED_HEADS.get(cpu, 0) if shares_heads(keys) else 0
         shorter, more = _SHORT_ROWS.get(cpu, (0, 0))
         code += more if conversion.sequence_length < shorter else 0
     return code
