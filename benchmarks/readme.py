@@ -219,12 +219,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    stale = [path for path in DOCUMENTS if filled(path.read_text()) != path.read_text()]
-    for path in stale:
+    stale = {path: new for path in DOCUMENTS if (new := filled(old := path.read_text())) != old}
+    for path, text in stale.items():
         if arguments.check:
             sys.stderr.write(f"error: {path.relative_to(ROOT)} is not what benchmarks/results says\n")
         else:
-            path.write_text(filled(path.read_text()))
+            path.write_text(text)
     if arguments.check and stale:
         sys.stderr.write("hint: run `python -m benchmarks.readme`\n")
         return 1
