@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from modelbuild.actions.result import ActionResult
@@ -210,7 +211,7 @@ class Trace:
                 f"{condition} ORDER BY id DESC",
                 (output_path, f"{output_path}{_SEPARATOR}", f"{output_path}{_AFTER_SEPARATOR}"),
             )
-            rows = list(filter(self._is_anyones, others))[:1]
+            rows = list(islice(filter(self._is_anyones, others), 1))
         return self._decode(rows[0]) if rows else None
 
     def _part(self, digest: str | None) -> Any:
