@@ -221,6 +221,7 @@ def _check(lock: LockFile, output: str) -> tuple[str, ...]:
 
 
 def _refuse(lock: LockFile, output: str, *, offline: bool) -> NoReturn:
+    output = "\n".join(line for line in output.splitlines() if not line.strip().startswith(_PROGRESS))
     if "No space left on device" in output or "os error 28" in output:
         raise CacheError(
             f"no space is left for the environment of `{lock.name}`",
@@ -234,7 +235,6 @@ def _refuse(lock: LockFile, output: str, *, offline: bool) -> NoReturn:
             location=Location(str(lock.lock.path)),
             hint="`uv pip install --help` lists them: `aarch64-manylinux_2_28`",
         )
-    output = "\n".join(line for line in output.splitlines() if not line.strip().startswith(_PROGRESS))
     location = lock.location(output)
     pin = lock.pin_at(location.line)
     what = f"`{pin.name}=={pin.version}`" if pin else "a package"
@@ -321,7 +321,7 @@ def _causes(output: str) -> tuple[str, ...]:
     lines = []
     for line in output.splitlines():
         text = line.strip()
-        if not text or text.startswith(_PROGRESS):
+        if not text:
             continue
         for prefix in _PREFIXES:
             text = text.removeprefix(prefix)
