@@ -7,8 +7,6 @@ that grows with the length of the sequence is stored. Imports torch and onnx.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,8 +17,7 @@ import torch
 from onnxscript import optimizer
 
 from modelbuild.toolkit.fixed_shape import MASKED, CausalText, FixedImage
-from modelbuild.toolkit.foreign_error import foreign_errors
-from modelbuild.toolkit.onnx_export import compare, strip
+from modelbuild.toolkit.onnx_export import compare, exporting, strip
 from modelbuild.toolkit.request import ToolError
 
 OPSET = 18
@@ -72,9 +69,7 @@ def export_dense(
     export the model.
     """
     tied = _lay_out(wrapped.model)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), foreign_errors("torch cannot export this model to ONNX", Exception):
-        warnings.simplefilter("ignore")  # The exporter's, about its own internals.
+    with exporting():
         program = torch.onnx.export(
             wrapped.eval(),
             tuple(example.values()),

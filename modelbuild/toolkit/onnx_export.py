@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ class PackedLinear(torch.nn.Module):
         return torch.nn.functional.linear(inputs, weight, self.bias)
 
 
+@contextmanager
+def exporting() -> Iterator[None]:
+    """Around torch's exporter: it keeps quiet about its own internals, and what it raises becomes ToolError."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), foreign_errors("torch cannot export this model to ONNX", Exception):
+        warnings.simplefilter("ignore")
+        yield
+
+
 def export(
     model: torch.nn.Module,
     inputs: Mapping[str, torch.Tensor],
@@ -81,9 +91,7 @@ def export(
         name: {axis: torch.export.Dim(size) for axis, size in dynamic.get(name, {}).items()}
         for name in inputs
     }
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), foreign_errors("torch cannot export this model to ONNX", Exception):
-        warnings.simplefilter("ignore")  # The exporter's, about its own internals.
+    with exporting():
         program = torch.onnx.export(
             model.eval(),
             tuple(inputs.values()),
