@@ -221,11 +221,11 @@ def _check(lock: LockFile, output: str) -> tuple[str, ...]:
 
 
 def _refuse(lock: LockFile, output: str, *, offline: bool) -> NoReturn:
-    output = "\n".join(line for line in output.splitlines() if not line.strip().startswith(_PROGRESS))
+    told = "\n".join(line for line in output.splitlines() if not line.strip().startswith(_PROGRESS))
     if "No space left on device" in output or "os error 28" in output:
         raise CacheError(
             f"no space is left for the environment of `{lock.name}`",
-            notes=_causes(output),
+            notes=_causes(told),
             hint="free some space with `modelbuild cache gc --max-size 10G`, or move the cache with "
             "`--cache-dir`",
         )
@@ -235,14 +235,14 @@ def _refuse(lock: LockFile, output: str, *, offline: bool) -> NoReturn:
             location=Location(str(lock.lock.path)),
             hint="`uv pip install --help` lists them: `aarch64-manylinux_2_28`",
         )
-    location = lock.location(output)
+    location = lock.location(told)
     pin = lock.pin_at(location.line)
     what = f"`{pin.name}=={pin.version}`" if pin else "a package"
-    why, hint = _why(output, offline=offline)
+    why, hint = _why(told, offline=offline)
     raise EnvironmentFailure(
         f"the environment of `{lock.name}` cannot be made: {what} {why}",
         location=location if location.line else Location(str(lock.lock.path)),
-        notes=_causes(output),
+        notes=_causes(told),
         hint=hint,
     )
 

@@ -63,7 +63,7 @@ class PackedLinear(torch.nn.Module):
 
 @contextmanager
 def exporting() -> Iterator[None]:
-    """Around torch's exporter: it keeps quiet about its own internals, and what it raises becomes ToolError."""
+    """Around torch's exporter: no word about its own internals, and what it raises becomes ToolError."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), foreign_errors("torch cannot export this model to ONNX", Exception):
         warnings.simplefilter("ignore")
