@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,24 @@ def test_biases_are_counted(runtime: Runtime, shop: Workshop, models: dict[str, 
     model, format_ = models["biased"], runtime.format("fp32")
     predicted = runtime.info.footprint(Conversion(model.info, format_, HERE, sequence_length=LENGTH)).disk
     assert abs(predicted - shop.make(runtime.info, model, format_).stat().st_size) < 14 * 150
+
+
+@pytest.mark.parametrize(
+    ("keys", "variant"),
+    [
+        (VIT | {"num_attention_heads": 1, "hidden_size": 20}, "int8"),
+        (VIT | {"qkv_bias": False, "num_hidden_layers": 1}, "fp32"),
+        (LLAMA | {"num_attention_heads": 1, "num_key_value_heads": 1, "tie_word_embeddings": False}, "int8"),
+    ],
+    ids=["one head", "fewer biases", "one head of text"],
+)
+def test_graphs_of_other_shapes_are_counted(
+    runtime: Runtime, shop: Workshop, tmp_path: Path, keys: dict[str, Any], variant: str
+) -> None:
+    model = random_model(tmp_path / "model", keys)
+    asked = Conversion(model.info, runtime.format(variant), HERE, sequence_length=LENGTH)
+    made = shop.make(runtime.info, model, asked.format)
+    assert runtime.info.footprint(asked).disk == pytest.approx(made.stat().st_size, rel=0.005)
 
 
 @pytest.mark.parametrize(("name", "variant"), [("llama", "fp32"), ("vit-int8", "int8")])

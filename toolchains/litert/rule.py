@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelbuild.api import (
     Context,
@@ -39,14 +40,27 @@ _WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28
 _LARGEST = (1 << 31) - (64 << 20)
 """Bytes of weights: a flatbuffer ends at 2 GiB."""
 _GRAPH = {
-    ("text", 32): (3_000, 8_200),
-    ("text", 8): (3_000, 8_300),
-    ("image", 32): (6_000, 6_350),
-    ("image", 8): (6_000, 7_230),
+    ("text", "own", 32): (3_848, 7_296),
+    ("text", "own", 8): (3_944, 7_464),
+    ("text", "shared", 32): (4_212, 7_840),
+    ("text", "shared", 8): (4_312, 8_008),
+    ("text", "one", 32): (4_124, 6_968),
+    ("text", "one", 8): (4_224, 7_136),
+    ("text", "single", 32): (3_492, 6_240),
+    ("text", "single", 8): (3_592, 6_408),
+    ("image", "own", 32): (6_000, 6_350),
+    ("image", "own", 8): (6_000, 7_230),
+    ("image", "single", 32): (5_508, 5_058),
+    ("image", "single", 8): (5_585, 6_045),
 }
-"""Bytes of a file without weights and tables: of every model, and of each layer; see README.md."""
-_BIAS, _HEAD_NORM = 65, 930
-"""Of a language model: more bytes for each bias, and for each norm of queries or keys."""
+"""Bytes of a file without weights and tables: of every model, and of each layer; see README.md.
+
+The converter turns nothing over and spreads nothing where there is a single head, or one of keys and values.
+"""
+_BIAS, _HEAD_NORM = 65, 995
+"""Bytes for each bias that not every model of its kind has, and for each norm of queries or keys."""
+_NORM = 190
+"""Of multiplying a classifier's numbers by a norm, and of adding to them."""
 _RUNTIME_BYTES = 8 << 20
 
 
@@ -115,13 +129,25 @@ def _graph_bytes(conversion: Conversion) -> int:
     """Of everything but weights: operators and, of a language model, tables of the mask and of angles."""
     model, bits = conversion.model, _BITS[conversion.format]
     keys = complete_architecture(model.architecture)
-    base, layer = _GRAPH["text" if model.is_text else "image", bits]
-    if model.is_text:
-        biases, norms = optional_vectors(keys)
-        base += _BIAS * biases + _HEAD_NORM * norms
-    elif bits == 32:
+    base, layer = _GRAPH["text" if model.is_text else "image", _heads(keys), bits]
+    biases, norms = optional_vectors(keys)
+    base += _BIAS * biases + _HEAD_NORM * norms
+    if not model.is_text and bits == 32:
         layer -= 16 * int(keys["hidden_size"])  # Norms are multiplied into the matrices behind them.
+        if biases:  # But into those without a bias, which are three of each layer.
+            layer += 8 * int(keys["hidden_size"]) + _NORM + 3 * _BIAS
     return base + layer * int(keys["num_hidden_layers"]) + table_bytes(conversion)
+
+
+def _heads(keys: Mapping[str, Any]) -> str:
+    """Whether heads of queries have their `own` keys and values, have them `shared`, or `one` for all."""
+    heads = keys["num_attention_heads"]
+    shared = keys.get("num_key_value_heads", heads)
+    if heads == 1:
+        return "single"
+    if shared == heads:
+        return "own"
+    return "one" if shared == 1 else "shared"
 
 
 def _weight_bytes(model: ModelInfo, bits: int) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log2
 from pathlib import Path
+from typing import Any
 
 from modelbuild.api import (
     AnalysisError,
@@ -70,18 +72,26 @@ _GRAPH: Mapping[tuple[str, str], tuple[int, int, int]] = {
 """Bytes of nodes, names and constants: of any model, of each layer, of each layer whose heads share keys."""
 _BIAS_BYTES, _NORM_BYTES = {False: 120, True: 203}, {False: 440, True: 732}
 """Whether weights are float32 -> bytes of naming and adding a bias, and of a norm of queries or keys."""
+_AHEAD = 32
+"""Values of so many numbers, the export computes ahead: a mask, and a class token for each picture."""
+_WIDE_BYTES = {True: (474, 290), False: (300, 165)}
+"""Whether weights are float32 -> bytes of what computes the mask, and the class token, of others."""
 _ZEROS_BYTES = 98
 """Of naming the zero points of one matrix."""
 _RUNTIME_BYTES = 60 << 20
 """Peak of a process with a tiny model: 57 MiB (Python, numpy and the library are 47), and activations."""
 
 
-_GENAI_GRAPH: Mapping[bool, tuple[int, int]] = {False: (3_879, 3_433), True: (4_148, 4_231)}
-"""With integers or not -> bytes of the graph and the settings: of any model, of each layer."""
-_TOKEN_BYTES = 63
-"""Of tokenizer files, for each token and its merge."""
-_BYTE_TOKENS = (256, 6_656)
-"""The tokens of byte-level BPE that are no merges, and what they take."""
+_GENAI_GRAPH: Mapping[bool, tuple[int, int, int]] = {False: (4_064, 3_441, 90), True: (4_393, 4_246, 51)}
+"""With integers or not -> bytes of graph and settings: of any model, of each layer, of a tied matrix."""
+_GENAI_BIAS_BYTES, _GENAI_NORM_BYTES, _GENAI_SHAPE_BYTES = 217, 945, 175
+"""Of adding a bias, of a norm of queries or keys, and of each shape that those norms write down."""
+_GENAI_HEAD = 16
+"""Numbers of which the builder's operator for attention takes multiples."""
+_BYTE_TOKENS = (259, 6_588)
+"""The tokens of byte-level BPE that are no merges, three for control with them, and what they take."""
+_QWEN2_TOKENIZER_BYTES = 260
+"""Of what transformers adds to a tokenizer of Qwen2."""
 _GENAI_RUNTIME_BYTES = 67 << 20
 """Peak of a process with a tiny model: 65 MiB, and activations."""
 
@@ -119,7 +129,11 @@ class OnnxruntimeToolchainInfo(FixedPassToolchainInfo):
     def footprint(self, conversion: Conversion) -> Footprint:
         """What every tensor takes, and the graph around them: constants measured on small models."""
         model, format_ = conversion.model, conversion.format
-        parts = {"weights": 0, "embedding": 0, "graph": _graph_bytes(model, format_)}
+        parts = {
+            "weights": 0,
+            "embedding": 0,
+            "graph": _graph_bytes(model, format_, conversion.sequence_length),
+        }
         tensors = weight_tensors(model.architecture)
         for tensor in tensors:
             parts["embedding" if tensor.role == "embedding" else "weights"] += _bytes(tensor, model, format_)
@@ -200,6 +214,9 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
             weight_tensors(model.architecture)
         except AnalysisError as error:
             return error.message
+        head = int(complete_architecture(model.architecture)["head_dim"])
+        if head % _GENAI_HEAD:
+            return f"its heads are {head} numbers wide, and GenAI takes multiples of {_GENAI_HEAD}"
         return _not_computed(model) or _second_rounding(model, conversion.format)
 
     def footprint(self, conversion: Conversion) -> Footprint:
@@ -209,16 +226,14 @@ class GenaiToolchainInfo(RuntimeToolchainInfo):
         longest = longest_row(keys)
         tensors = weight_tensors(model.architecture)
         onnx = f"onnx:{_variant(conversion.format)}"
-        base, layer = _GENAI_GRAPH[onnx != "onnx:fp32"]
-        single, single_bytes = _BYTE_TOKENS
         parts = {
             "weights": sum(
                 4 * tensor.parameters if _left_float(tensor, model) else _bytes(tensor, model, onnx)
                 for tensor in tensors
             ),
             "rotary": 4 * longest * int(keys["head_dim"]),
-            "graph": base + layer * int(keys["num_hidden_layers"]),
-            "tokenizer": single_bytes + _TOKEN_BYTES * max(0, int(keys["vocab_size"]) - single),
+            "graph": _genai_graph_bytes(model, onnx),
+            "tokenizer": _tokenizer_bytes(keys),
         }
         if not any(tensor.role == "output" for tensor in tensors) and not _left_float(tensors[0], model):
             parts["weights"] += _tied_bytes(tensors[0], model, onnx)
@@ -327,12 +342,46 @@ def _tied_bytes(embedding: WeightTensor, model: ModelInfo, format_: str) -> int:
     return 0 if blocks * block == columns else rows * (blocks * block * _bits(model, format_) // 8)
 
 
+def _genai_graph_bytes(model: ModelInfo, format_: str) -> int:
+    """Nodes, names, small constants and settings: measured. format_: `onnx:int8` for `genai:int8`."""
+    keys = complete_architecture(model.architecture)
+    base, layer, tied = _GENAI_GRAPH[format_ != "onnx:fp32"]
+    layers = int(keys["num_hidden_layers"])
+    total = base + layer * layers + tied * bool(keys["tie_word_embeddings"])
+    biases, norms = optional_vectors(keys)
+    names = [tensor.name for tensor in weight_tensors(keys)]
+    # Query, key and value are one matrix with one bias, which is cut in three before norms.
+    together = 2 * sum(name.endswith("q_proj.bias") for name in names)
+    total += _GENAI_BIAS_BYTES * (biases - together) + _GENAI_NORM_BYTES * norms
+    if norms:
+        shapes = {1, int(keys["num_attention_heads"]), int(keys["num_key_value_heads"])}
+        total += _GENAI_SHAPE_BYTES * (1 + len(shapes))
+    if format_ != "onnx:fp32" and not model.quantization.get("symmetric", True):
+        rounded = [t for t in weight_tensors(keys) if is_rounded(model, t) and not _left_float(t, model)]
+        total += _ZEROS_BYTES * (len(rounded) - 2 * layers)
+    return total
+
+
+def _tokenizer_bytes(keys: Mapping[str, Any]) -> int:
+    """Of `tokenizer.json`, in which a merge has six lines; how long its text is can only be guessed.
+
+    It was 2.5 bytes with 21 merges of English and code, 3.7 with 253, 4.6 with 1,272.
+    """
+    single, total = _BYTE_TOKENS
+    vocabulary = int(keys["vocab_size"])
+    merges = max(0, vocabulary - single)
+    if merges:
+        numbers = sum(len(str(token)) for token in (vocabulary // 2, vocabulary)) / 2
+        total += int(merges * (52 + numbers + 2 * (1 + 0.36 * log2(merges))))
+    return total + (_QWEN2_TOKENIZER_BYTES if keys["model_type"] == "qwen2" else 0)
+
+
 def _row_bytes(format_: str) -> int:
     """Scales and, beside an activation that is quantized beforehand, zero points of weights."""
     return 5 if format_ == "onnx:int8-static" else 4
 
 
-def _graph_bytes(model: ModelInfo, format_: str) -> int:
+def _graph_bytes(model: ModelInfo, format_: str, length: int) -> int:
     """Nodes, names and small constants: measured, see README.md."""
     variant = _variant(format_)
     kind = "weights" if variant in ("int8", "int4") else variant
@@ -344,4 +393,19 @@ def _graph_bytes(model: ModelInfo, format_: str) -> int:
     zeros = 0
     if kind == "weights" and not model.quantization.get("symmetric", True):
         zeros = _ZEROS_BYTES * sum(is_rounded(model, t) for t in weight_tensors(model.architecture))
-    return base + layer * int(keys["num_hidden_layers"]) + extra + zeros
+    return base + layer * int(keys["num_hidden_layers"]) + extra + zeros + _ahead_bytes(keys, length, kind)
+
+
+def _ahead_bytes(keys: Mapping[str, Any], length: int, kind: str) -> int:
+    """Of positions, and of what small models have computed ahead, beyond those of the models measured."""
+    if "vocab_size" in keys:
+        return 20 * length - 812 if length <= _AHEAD else 8 * (length - 56)
+    grid = 1
+    for side, patch in zip(_pair(keys["image_size"]), _pair(keys["patch_size"]), strict=True):
+        grid *= side // patch
+    mask, token = _WIDE_BYTES[kind == "fp32"]
+    return mask * (grid + 1 > _AHEAD) + token * (int(keys["hidden_size"]) > _AHEAD) - token
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

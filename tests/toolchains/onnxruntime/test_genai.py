@@ -70,6 +70,12 @@ def toolchain() -> RuntimeToolchainInfo:
             HERE,
             "the model has one of 4096 tokens",
         ),
+        (
+            replace(TEXT, architecture=LLAMA | {"head_dim": 24}),
+            "genai:fp32",
+            HERE,
+            "its heads are 24 numbers wide, and GenAI takes multiples of 16",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused(model: ModelInfo, format_: str, where: Any, reason: str) -> None:
@@ -129,6 +135,26 @@ def test_genai_answers_as_torch(
     assert largest_error(answer, model.answers()) < (0.06 if variant == "int8" else 1e-5)
     told = toolchain().footprint(Conversion(model.info, f"genai:{variant}", HERE))
     assert told.disk == pytest.approx(size(made), rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keys", "variant"),
+    [
+        ({"model_type": "qwen3", "head_dim": 32, "attention_bias": True}, "int8"),
+        ({"model_type": "qwen2", "tie_word_embeddings": False}, "fp32"),
+    ],
+)
+def test_norms_and_biases_of_queries_and_keys_are_counted(
+    shop: Workshop, text: Path, tmp_path: Path, keys: dict[str, Any], variant: str
+) -> None:
+    # Rotary tables of fewer positions, which would hide what is missed.
+    model = random_model(
+        tmp_path / "model", LLAMA | keys | {"max_position_embeddings": 64}, text / "tokenizer"
+    )
+    asked = Conversion(model.info, f"genai:{variant}", HERE)
+    made = shop.make(toolchain(), model, asked.format)
+    assert toolchain().footprint(asked).disk == pytest.approx(size(made), rel=0.005)
 
 
 @pytest.mark.slow

@@ -143,6 +143,24 @@ def test_sizes_are_what_was_told_before(shop: Workshop, models: Models, name: st
     assert told.disk == pytest.approx(size(binary(shop, model, variant)), rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "length"),
+    [
+        (VIT | {"hidden_size": 16, "image_size": 20, "num_labels": 3}, LENGTH),
+        (LLAMA | {"hidden_size": 40}, 8),
+    ],
+    ids=["many patches", "short row"],
+)
+def test_what_the_export_computes_ahead_is_counted(
+    shop: Workshop, tmp_path: Path, architecture: dict[str, Any], length: int
+) -> None:
+    model = random_model(tmp_path / "model", architecture)
+    for variant in ("fp32", "int8"):
+        asked = Conversion(model.info, f"onnx:{variant}", HERE, sequence_length=length)
+        made = shop.make(toolchain(), model, asked.format, length=length)
+        assert toolchain().footprint(asked).disk == pytest.approx(size(made), rel=0.003)
+
+
 @pytest.mark.parametrize("variant", ["int4", "int8-static"])
 def test_made_again_from_scratch_the_bytes_are_the_same(shop: Workshop, models: Models, variant: str) -> None:
     first, again = (binary(each, models["llama"], variant) for each in (shop, shop.fresh()))

@@ -118,6 +118,33 @@ def test_sizes_are_what_was_told_before(shop: Workshop, models: Models, name: st
     assert told.disk == pytest.approx(size(binary(shop, model, variant)), rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "length", "variant"),
+    [
+        # Nothing but numbers of few digits, and a mask and a class token that the export computes ahead.
+        (
+            VIT | {"hidden_size": 16, "num_attention_heads": 1, "image_size": 6, "num_labels": 3},
+            LENGTH,
+            "fp32",
+        ),
+        (VIT | {"hidden_size": 120, "image_size": 32, "num_labels": 101, "qkv_bias": False}, LENGTH, "int8"),
+        (
+            LLAMA | {"model_type": "qwen3", "head_dim": 10, "hidden_size": 40, "num_key_value_heads": 4},
+            8,
+            "int8",
+        ),
+    ],
+    ids=["narrow", "wide", "short"],
+)
+def test_numbers_are_counted_as_they_are_written(
+    shop: Workshop, tmp_path: Path, architecture: dict[str, Any], length: int, variant: str
+) -> None:
+    model = random_model(tmp_path / "model", architecture)
+    asked = Conversion(model.info, f"openvino:{variant}", HERE, sequence_length=length)
+    made = shop.make(toolchain(), model, asked.format, length=length)
+    assert toolchain().footprint(asked).disk == pytest.approx(size(made), rel=0.003)
+
+
 @pytest.mark.parametrize(("name", "variant"), [("llama", "fp32"), ("llama-int4", "int4")])
 def test_made_again_elsewhere_the_bytes_are_the_same(
     shop: Workshop, models: Models, name: str, variant: str, tmp_path: Path
