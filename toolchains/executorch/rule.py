@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelbuild.api import (
     Context,
@@ -20,6 +21,7 @@ from modelbuild.api import (
     PythonTool,
     Resources,
     Rule,
+    WeightTensor,
     byte_order_refusal,
     complete_architecture,
     is_rounded,
@@ -35,18 +37,23 @@ _HERE = Path(__file__).parent
 _LOCK = Lock(_HERE / "requirements.lock")
 _BITS = {"executorch:fp32": 32, "executorch:int8": 8}
 _PROGRAM = {
-    ("text", 32): (10_700, 14_600),
-    ("text", 8): (12_000, 17_500),
-    ("image", 32): (8_200, 12_200),
-    ("image", 8): (8_600, 15_000),
+    ("own", 32): (11_392, 14_080),
+    ("own", 8): (12_416, 17_152),
+    ("shared", 32): (11_136, 16_512),
+    ("shared", 8): (12_288, 19_584),
+    ("image", 32): (7_784, 12_032),
+    ("image", 8): (8_296, 14_464),
 }
-"""Bytes of a file without weights: of every model, and of each layer; measured, see README.md."""
-_SHARED_HEADS = 1_800
-"""More bytes of a layer whose heads share keys and values."""
-_BIAS = {32: 283, 8: 247}
+"""Bytes of a file without weights: of every model, and of each layer; measured, see README.md.
+
+Of language models whose heads have keys and values of their `own` or `shared` ones, and of classifiers.
+"""
+_BIAS = {32: 262, 8: 280}
 """Bits -> bytes of naming and adding one bias beyond those of any model of its kind."""
 _HEAD_NORM = 1_500
 """Bytes of one norm of queries or keys."""
+_SEGMENT, _CONSTANT = 128, 16
+"""What constants of XNNPACK are aligned to, and those of ExecuTorch: norms, tokens, positions."""
 _RUNTIME_BYTES = 8 << 20
 
 
@@ -77,7 +84,9 @@ class ExecutorchToolchainInfo(FixedPassToolchainInfo):
     def footprint(self, conversion: Conversion) -> Footprint:
         """Weights to the byte, a tied matrix twice: XNNPACK keeps its own copy. The program as measured."""
         model, bits = conversion.model, _BITS[conversion.format]
-        weights, program = _weight_bytes(model, bits), _program_bytes(model, bits)
+        stored = list(_stored(model, bits))
+        weights = sum(size for size, _ in stored)
+        program = _program_bytes(model, bits) + sum(-size % alignment for size, alignment in stored)
         return Footprint(
             disk=weights + program,
             weights=weights,
@@ -109,18 +118,25 @@ class ExecutorchToolchainInfo(FixedPassToolchainInfo):
 def _program_bytes(model: ModelInfo, bits: int) -> int:
     """Of everything but weights."""
     keys = complete_architecture(model.architecture)
-    base, layer = _PROGRAM["text" if model.is_text else "image", bits]
-    layer += _SHARED_HEADS * shares_heads(keys)
+    kind = "image" if not model.is_text else "shared" if shares_heads(keys) else "own"
+    base, layer = _PROGRAM[kind, bits]
     biases, norms = optional_vectors(keys)
     return base + layer * int(keys["num_hidden_layers"]) + _BIAS[bits] * biases + _HEAD_NORM * norms
 
 
-def _weight_bytes(model: ModelInfo, bits: int) -> int:
-    """Of all weights in the file."""
-    total = 0
+def _stored(model: ModelInfo, bits: int) -> Iterator[tuple[int, int]]:
+    """Bytes of each array of weights in the file, and what it is aligned to."""
     keys = complete_architecture(model.architecture)
     for tensor in weight_tensors(keys):
         packed = bits == 8 and is_rounded(model, tensor)
-        each = tensor.parameters + 4 * tensor.shape[0] if packed else 4 * tensor.parameters
-        total += 2 * each if tensor.role == "embedding" and keys.get("tie_word_embeddings") else each
-    return total
+        sizes = (tensor.parameters, 4 * tensor.shape[0]) if packed else (4 * tensor.parameters,)
+        for alignment in _alignments(tensor, keys):
+            yield from ((size, alignment) for size in sizes)
+
+
+def _alignments(tensor: WeightTensor, keys: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of each place where a weight is stored: XNNPACK has matrices and what is added to their products."""
+    if tensor.role == "embedding" and "vocab_size" in keys:
+        return (_CONSTANT, _SEGMENT) if keys["tie_word_embeddings"] else (_CONSTANT,)
+    added = tensor.name.endswith(".bias") and "norm" not in tensor.name
+    return (_SEGMENT,) if added or tensor.role != "vector" else (_CONSTANT,)
