@@ -103,6 +103,20 @@ def test_the_file_is_what_analysis_said(
     assert 0 <= padding < 32 * len(listed)
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_file_with_a_third_of_header_is_told(
+    text: Path, tmp_path: Path, environments: Path, family: str
+) -> None:
+    tiny = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_key_value_heads": 8}
+    maker = Maker(
+        environments, *random_model(text, tmp_path / "model", **tiny, model_type=family, head_dim=8)
+    )
+    size = maker.make("Q4_0", tmp_path / "out").stat().st_size
+    predicted = maker.toolchain().footprint(Conversion(maker.info, "gguf:Q4_0", HOST))
+    assert predicted.detail["header"] > size / 3
+    assert abs(predicted.disk / size - 1) < 0.01
+
+
 @pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
 def test_ternary_weights_are_kept(text: Path, tmp_path: Path, environments: Path, kind: str) -> None:
     """A model whose weights are -s, 0 and s, as BitNet trains them, loses nothing but in its embedding."""
