@@ -13,12 +13,21 @@ _FLAGS = (
     "--iree-llvmcpu-debug-symbols=false",
     "--iree-vm-bytecode-module-strip-source-map",
     "--iree-vm-bytecode-module-strip-debug-ops",
+    # Else short vectors become part of the code, and each layer gets code of its own.
+    "--iree-flow-inline-constants-max-byte-length=0",
 )
+_PADDED = "builtin.module(util.func(iree-preprocessing-pad-linalg-ops{pad-size=8}))"
+"""A pass that makes the sizes of matrix products multiples of 8, so that loops over vectors have no rest."""
 
 
 def main(request: Request) -> None:
-    """Inputs: mlir. Outputs: binary (`.vmfb`). Params: target, flags of iree-compile that name the CPU."""
+    """Inputs: mlir. Outputs: binary (`.vmfb`).
+
+    Params: target, flags of iree-compile that name the CPU; pad_matrices, whether the sizes of matrix
+    products become multiples of 8 (a tied matrix that grows is stored twice).
+    """
     target = [str(flag) for flag in request.params["target"]]
+    padding = [f"--iree-preprocessing-pass-pipeline={_PADDED}"] if request.params["pad_matrices"] else []
     threading = ["--mlir-disable-threading"] if request.threads == 1 else []
     try:
         compile_file(
@@ -26,7 +35,7 @@ def main(request: Request) -> None:
             target_backends=["llvm-cpu"],
             input_type="onnx",
             output_file=str(request.outputs["binary"]),
-            extra_args=[*_FLAGS, *target, *threading],
+            extra_args=[*_FLAGS, *padding, *target, *threading],
         )
     except CompilerToolError as error:
         reason = next((line for line in str(error).splitlines() if "error:" in line), str(error))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
+from typing import Any
 
 from modelbuild.api import (
     Context,
@@ -24,20 +26,85 @@ from modelbuild.api import (
     device_lock,
     optional_vectors,
     pass_bytes,
-    table_bytes,
+    shares_heads,
     weight_tensors,
 )
 
 _HERE = Path(__file__).parent
 _FORMAT = "iree:fp32"
-_CODE: Mapping[str, tuple[int, int]] = {
-    "x86_64": (39_100, 78_000),
-    "aarch64": (30_500, 48_000),
-    "riscv64": (178_900, 65_000),
+_ALIGNED = 64
+"""Bytes; where each constant of a module begins."""
+_VECTOR = 8
+"""Numbers; a matrix product of other sizes gets code for the rest."""
+_TILE = 64
+"""Numbers; the most of a row that code makes at a time, in pieces that are equal where they can be."""
+_CPUS = ("x86_64", "aarch64", "riscv64")
+_IMAGE_CODE: Mapping[str, tuple[int, int, int]] = {
+    "all": (27_990, 18_650, 21_900),
+    "layer": (1_760, 1_790, 1_810),
+    "second layer": (380, 70, 4_900),
+    "layer with biases": (70, 120, 150),
+    "odd hidden": (80, -820, -120),
+    "layer of odd hidden": (410, 410, 380),
+    "layer of odd hidden and heads": (240, 240, 270),
+    "odd inner": (830, 690, 1_000),
+    "odd head": (2_080, 930, -2_470),
+    "narrow head": (-880, -320, -2_040),
+    "matmul": (1_570, 770, 6_510),
+    "untiled matmul": (-170, 1_140, 990),
+    "matmul in eights": (950, -1_780, -930),
+    "colours": (710, 290, -1_420),
+    "colours, hidden of 64": (1_770, 1_980, 6_830),
+    "long rows": (1_220, 700, 2_340),
+    "long inner rows": (110, 290, -1_010),
+    "odd labels": (440, 1_000, 2_720),
+    "few labels": (-300, 210, 2_210),
+    "one head": (-6_480, -330, 5_980),
+    "over four heads": (760, -210, 6_140),
 }
-"""CPU -> bytes of code and headers of a language model without layers, of a classifier; see README.md."""
-_LAYER, _BIAS, _HEAD_NORM = 1_450, 550, 1_720
-"""Of a language model: more bytes for each layer, bias, and norm of queries or keys."""
+"""Trait of a classifier -> bytes of code and headers that it brings on each of these CPUs; see README.md."""
+_ATTENTION_CODE: Mapping[int, tuple[tuple[int, int, int], ...]] = {
+    5: ((-10_110, -9_910, -3_190), (-2_030, -1_840, 0), (530, -4_040, 0)),
+    10: ((-7_780, -6_960, -2_280), (-1_350, 0, -600), (0, 0, 730)),
+    17: ((-6_180, -6_330, -2_040), (-70, -1_200, 280), (1_880, 0, 7_830)),
+    26: ((-3_690, -4_060, -3_870), (1_350, 0, 0), (2_180, 0, 0)),
+    37: ((-1_480, -1_820, -2_010), (1_040, 0, 0), (-1_410, 0, 0)),
+    50: ((2_370, 2_600, -890), (810, 410, -10), (880, 3_620, 6_000)),
+    65: ((8_430, 4_970, 2_900), (490, 840, 0), (-320, -1_620, 0)),
+    82: ((-420, -1_480, 450), (110, 1_470, 0), (-980, 0, 0)),
+    101: ((1_950, 1_310, -610), (-210, 0, 0), (-6_850, 0, 0)),
+    122: ((-110, 110, -380), (0, 0, 0), (0, 0, 0)),
+    145: ((11_350, 12_030, 2_220), (170, 0, 0), (1_880, 0, 0)),
+    170: ((5_780, 5_730, 8_100), (0, 0, 0), (0, 0, 0)),
+    197: ((1_670, 1_310, -1_030), (1_270, 0, -10), (-640, 0, -8_580)),
+    226: ((3_460, 3_190, -290), (0, 0, 0), (0, 0, 0)),
+    257: ((-170, -1_140, -320), (0, 0, 0), (0, 0, 0)),
+}
+"""Tokens of a classifier -> on each CPU, what more its attention takes: many heads, narrow ones, one."""
+_TEXT_CODE: Mapping[str, tuple[int, int, int]] = {
+    "all": (29_680, 25_600, 157_980),
+    "layer": (1_420, 1_460, 1_450),
+    "second layer": (60, 1_280, 8_950),
+    "bias": (20, 0, 0),
+    "biases": (610, -580, -330),
+    "norm": (210, 250, 1_280),
+    "norms": (1_460, -260, -1_050),
+    "odd hidden": (14_430, 0, 0),
+    "untiled hidden": (2_280, -290, 990),
+    "odd inner": (4_380, 1_010, -10_170),
+    "untiled inner": (3_730, 1_010, -11_220),
+    "odd vocabulary": (1_180, -900, -3_290),
+    "untiled vocabulary": (2_280, 830, -850),
+    "odd head": (-1_060, 510, 0),
+    "odd shared heads": (9_640, 510, 0),
+    "shared heads": (4_360, 940, -5_860),
+    "one pair": (-800, -330, -20_300),
+    "middle length": (-220, 270, 4_360),
+    "long": (2_820, 10, -7_590),
+    "odd length": (50, 0, 0),
+    "untied": (-970, -320, -330),
+}
+"""The same of language models."""
 _WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 """CPU -> the platform of the runtime's wheels."""
 _RUNTIME_BYTES = 11 << 20
@@ -95,9 +162,11 @@ class IreeToolchainInfo(FixedPassToolchainInfo):
 
     def footprint(self, conversion: Conversion) -> Footprint:
         """Every weight takes four bytes, packed ones too: IREE gets the floats that they stand for."""
-        model = conversion.model
-        weights = 4 * sum(tensor.parameters for tensor in weight_tensors(model.architecture))
-        code, tables = _code_bytes(conversion), table_bytes(conversion)
+        weights, tables, code = (
+            _weight_bytes(conversion),
+            _table_bytes(conversion),
+            _code_bytes(conversion),
+        )
         return Footprint(
             disk=weights + code + tables,
             weights=weights + tables,
@@ -125,7 +194,10 @@ class IreeToolchainInfo(FixedPassToolchainInfo):
             mnemonic="IreeCompile",
             inputs={"mlir": mlir},
             outputs={"binary": binary},
-            params={"target": list(self.targets[platform.cpu])},
+            params={
+                "target": list(self.targets[platform.cpu]),
+                "pad_matrices": not conversion.model.is_text,
+            },
             resources=Resources(ram=2 << 30),
             progress=f"compiling {ctx.label.name} for {platform.cpu}",
         )
@@ -137,15 +209,131 @@ class IreeToolchainInfo(FixedPassToolchainInfo):
         return PythonTool(_HERE / "device_tool.py", lock=lock) if lock else None
 
 
+def _weight_bytes(conversion: Conversion) -> int:
+    """Of the weights as stored: each begins at a multiple of 64 bytes.
+
+    Matrices of a classifier have widths of multiples of 8, and its class token lies in a row for all tokens.
+    """
+    architecture = conversion.model.architecture
+    shapes = {tensor.name: tensor.shape for tensor in weight_tensors(architecture)}
+    padded = set[str]()
+    if not conversion.model.is_text:
+        shapes["vit.embeddings.cls_token"] = shapes["vit.embeddings.position_embeddings"]
+        padded = {
+            tensor.name for tensor in weight_tensors(architecture) if tensor.role in ("matrix", "output")
+        }
+    return sum(
+        _up(4 * prod(_up(size, _VECTOR) if name in padded else size for size in shape), _ALIGNED)
+        for name, shape in shapes.items()
+    )
+
+
+def _table_bytes(conversion: Conversion) -> int:
+    """Of a language model's mask, and of the sines and cosines of its positions."""
+    if not conversion.model.is_text:
+        return 0
+    length = conversion.sequence_length
+    head = int(complete_architecture(conversion.model.architecture)["head_dim"])
+    return _up(4 * length * length, _ALIGNED) + 2 * _up(4 * length * head, _ALIGNED)
+
+
 def _code_bytes(conversion: Conversion) -> int:
     """Of code and headers."""
-    model = conversion.model
-    text, image = _CODE[conversion.platform.cpu]
-    if not model.is_text:
-        return image
-    keys = complete_architecture(model.architecture)
+    column = _CPUS.index(conversion.platform.cpu)
+    if conversion.model.is_text:
+        return sum(count * _TEXT_CODE[name][column] for name, count in _text_traits(conversion).items())
+    tokens, kind = _attention(conversion)
+    traits = sum(count * _IMAGE_CODE[name][column] for name, count in _image_traits(conversion).items())
+    return traits + (_ATTENTION_CODE[tokens][column][kind] if tokens in _ATTENTION_CODE else 0)
+
+
+def _attention(conversion: Conversion) -> tuple[int, int]:
+    """The tokens of a classifier, and which code its heads get: many heads, many of up to 8 wide, or one."""
+    keys = complete_architecture(conversion.model.architecture)
+    heads = int(keys["num_attention_heads"])
+    narrow = int(keys["hidden_size"]) // heads <= _VECTOR
+    return _tokens(keys), 2 if heads == 1 else int(narrow)
+
+
+def _tokens(keys: Mapping[str, Any]) -> int:
+    shapes = {tensor.name: tensor.shape for tensor in weight_tensors(keys)}
+    return shapes["vit.embeddings.position_embeddings"][1]
+
+
+def _image_traits(conversion: Conversion) -> dict[str, int]:
+    keys = complete_architecture(conversion.model.architecture)
+    tokens = _tokens(keys)
+    hidden, inner = int(keys["hidden_size"]), int(keys["intermediate_size"])
+    layers, heads, labels = (
+        int(keys[name]) for name in ("num_hidden_layers", "num_attention_heads", "num_labels")
+    )
+    wide, narrow = _up(hidden, _VECTOR), _up(inner, _VECTOR)
+    matmuls = {(wide, wide), (narrow, wide), (wide, narrow)}
+    return {
+        "all": 1,
+        "layer": layers,
+        "second layer": int(layers > 1),
+        "layer with biases": layers * int(keys["qkv_bias"]),
+        "odd hidden": int(hidden % _VECTOR != 0),
+        "layer of odd hidden": layers * int(hidden % _VECTOR != 0),
+        "layer of odd hidden and heads": layers * int(hidden % _VECTOR != 0 and heads > 1),
+        "odd inner": int(inner % _VECTOR != 0),
+        "odd head": int(hidden // heads % _VECTOR != 0 and hidden // heads > _VECTOR),
+        "narrow head": int(hidden // heads <= _VECTOR),
+        "matmul": len(matmuls),
+        "untiled matmul": sum(_untiled(outputs) for outputs, _ in matmuls),
+        "matmul in eights": sum(outputs > _TILE and outputs % 16 != 0 for outputs, _ in matmuls),
+        "colours": int(keys["num_channels"] > 1),
+        "colours, hidden of 64": int(keys["num_channels"] > 1 and hidden >= 64),
+        "long rows": int(tokens * hidden > 4096),
+        "long inner rows": int(inner % _VECTOR == 0 and tokens * inner > 4096),
+        "odd labels": int(labels >= 16 and labels % 16 != 0),
+        "few labels": int(labels < 10),
+        "one head": int(heads == 1),
+        "over four heads": int(heads > 4),
+    }
+
+
+def _text_traits(conversion: Conversion) -> dict[str, int]:
+    keys = complete_architecture(conversion.model.architecture)
     biases, norms = optional_vectors(keys)
-    return text + _LAYER * int(keys["num_hidden_layers"]) + _BIAS * biases + _HEAD_NORM * norms
+    hidden, inner, vocabulary, head, layers = (
+        int(keys[name])
+        for name in ("hidden_size", "intermediate_size", "vocab_size", "head_dim", "num_hidden_layers")
+    )
+    length = conversion.sequence_length
+    return {
+        "all": 1,
+        "layer": layers,
+        "second layer": int(layers > 1),
+        "bias": biases,
+        "biases": int(biases > 0),
+        "norm": norms,
+        "norms": int(norms > 0),
+        "odd hidden": int(hidden % _VECTOR != 0),
+        "untiled hidden": _untiled(hidden),
+        "odd inner": int(inner % _VECTOR != 0),
+        "untiled inner": _untiled(inner),
+        "odd vocabulary": int(vocabulary % _VECTOR != 0),
+        "untiled vocabulary": _untiled(vocabulary),
+        "odd head": int(head % _VECTOR != 0),
+        "odd shared heads": int(head % _VECTOR != 0 and shares_heads(keys)),
+        "shared heads": int(shares_heads(keys)),
+        "one pair": int(keys["num_key_value_heads"] == 1),
+        "middle length": int(24 < length <= 48),
+        "long": int(length > 48),
+        "odd length": int(length > 24 and length % 16 != 0),
+        "untied": int(not keys["tie_word_embeddings"]),
+    }
+
+
+def _untiled(width: int) -> int:
+    """1 for a matrix whose rows cannot be cut in equal pieces, and so gets code for the last piece."""
+    return int(width > _TILE and width % 32 != 0 and width % 48 != 0)
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 def _triple(cpu: str) -> tuple[str, ...]:

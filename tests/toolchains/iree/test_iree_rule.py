@@ -80,6 +80,23 @@ def test_what_runs_where() -> None:
     assert info.device_tool(device("aarch64", "android")) is None
 
 
+def test_only_matrices_of_classifiers_are_padded() -> None:
+    """A tied matrix that grows would be stored twice."""
+    for model, padded in ((TEXT, False), (IMAGES, True)):
+        conversion = Conversion(model, "iree:fp32", HERE)
+        made = {each.mnemonic: each for each in RuleRunner().convert(toolchain(), conversion).actions}
+        assert made["IreeCompile"].params["pad_matrices"] is padded
+
+
+def test_odd_widths_of_a_classifier_take_the_bytes_of_the_next_multiple_of_eight() -> None:
+    def weights(inner: int) -> int:
+        keys = VIT | {"intermediate_size": inner, "num_hidden_layers": 1}
+        model = ModelInfo(IMAGES.weights, IMAGES.task, keys)
+        return toolchain().footprint(Conversion(model, "iree:fp32", HERE)).detail["weights"]
+
+    assert weights(57) == weights(64) == weights(56) + 2 * 4 * 8 * VIT["hidden_size"]
+
+
 def test_packed_weights_take_four_bytes_too() -> None:
     packed = ModelInfo(TEXT.weights, TEXT.task, LLAMA, "int4", quantization={"bits": 4, "group_size": 32})
     info = toolchain()
