@@ -29,6 +29,7 @@ from modelbuild.api import (
     pass_bytes,
     pass_params,
     row_integers_refusal,
+    shares_heads,
     table_bytes,
     weight_tensors,
 )
@@ -44,8 +45,6 @@ _GRAPH = {
     ("text", "own", 8): (3_944, 7_464),
     ("text", "shared", 32): (4_212, 7_840),
     ("text", "shared", 8): (4_312, 8_008),
-    ("text", "one", 32): (4_124, 6_968),
-    ("text", "one", 8): (4_224, 7_136),
     ("text", "single", 32): (3_492, 6_240),
     ("text", "single", 8): (3_592, 6_408),
     ("image", "own", 32): (6_000, 6_350),
@@ -55,7 +54,7 @@ _GRAPH = {
 }
 """Bytes of a file without weights and tables: of every model, and of each layer; see README.md.
 
-The converter turns nothing over and spreads nothing where there is a single head, or one of keys and values.
+The converter turns nothing over where there is a single head.
 """
 _BIAS, _HEAD_NORM = 65, 995
 """Bytes for each bias that not every model of its kind has, and for each norm of queries or keys."""
@@ -82,13 +81,16 @@ class LitertToolchainInfo(FixedPassToolchainInfo):
     """Makes `.tflite` files and runs them in LiteRT."""
 
     def refusal(self, conversion: Conversion) -> str:
-        """A big-endian device, a second rounding, a file too large."""
+        """A big-endian device, a second rounding, a head of keys for all of queries, a file too large."""
         model, bits = conversion.model, _BITS.get(conversion.format, 0)
         reason = super().refusal(conversion) or byte_order_refusal(conversion.platform)
         if not reason and bits == 8:
             reason = row_integers_refusal(model)
         if reason:
             return reason
+        keys = complete_architecture(model.architecture)
+        if shares_heads(keys) and keys["num_key_value_heads"] == 1:
+            return "LiteRT's converter makes a wrong graph of heads that all share one of keys and values"
         size = _weight_bytes(model, bits)
         if size > _LARGEST:
             return f"a `.tflite` file holds at most 2 GiB, and the weights take {size} bytes"
@@ -140,14 +142,10 @@ def _graph_bytes(conversion: Conversion) -> int:
 
 
 def _heads(keys: Mapping[str, Any]) -> str:
-    """Whether heads of queries have their `own` keys and values, have them `shared`, or `one` for all."""
-    heads = keys["num_attention_heads"]
-    shared = keys.get("num_key_value_heads", heads)
-    if heads == 1:
+    """Whether heads have keys and values of their `own` or `shared` ones; `single`: there is one head."""
+    if keys["num_attention_heads"] == 1:
         return "single"
-    if shared == heads:
-        return "own"
-    return "one" if shared == 1 else "shared"
+    return "shared" if shares_heads(keys) else "own"
 
 
 def _weight_bytes(model: ModelInfo, bits: int) -> int:

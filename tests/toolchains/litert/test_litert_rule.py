@@ -54,6 +54,8 @@ def test_what_runs_where() -> None:
         ("litert:int8", {"quantization": INT8 | {"bits": 4}}, "round its 4-bit weights a second time"),
         ("litert:int8", {"quantization": INT8 | {"group_size": 32}}, "one scale a row"),
         ("litert:int8", {"quantization": INT8 | {"symmetric": False}}, "are symmetric"),
+        ("litert:int8", {"architecture": LLAMA | {"num_key_value_heads": 1}}, "all share one of keys"),
+        ("litert:fp32", {"architecture": LLAMA | {"num_key_value_heads": 1, "num_attention_heads": 1}}, ""),
         ("litert:int8", {"quantization": INT8}, ""),
         ("litert:int8", {}, ""),
         ("litert:fp32", {"quantization": INT8 | {"bits": 4, "group_size": 32}}, ""),
