@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,7 @@ from modelbuild.api import (
     complete_architecture,
     device_lock,
     is_rounded,
+    optional_vectors,
     pass_params,
     shares_heads,
     weight_tensors,
@@ -52,24 +54,36 @@ _TARGETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """CPU -> what TVM generates code for. x86-64-v3 has AVX2 and FMA."""
-_COMMON = {"kind": "llvm", "opt-level": 2}
-"""At level 3, LLVM unrolls loops that call functions such as `expf`: four times the code, and no quicker."""
+_COMMON = {"kind": "llvm", "opt-level": 2, "cl-opt": ["-unroll-threshold-default:uint=0"]}
+"""Loops stay loops: LLVM would write out some, by their length, into code whose size nobody foretells, and no
+quicker. At level 3 it does so whatever the option says."""
 _WHEELS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 """CPUs for which there are wheels of TVM -> their platform. For the others TVM's runtime is built here."""
+_PARALLEL = 1 << 21
+"""Multiplications from which on schedule.py takes several threads."""
 _LARGEST = (1 << 31) - (64 << 20)
 """Bytes of weights: code of a shared library reaches 2 GiB."""
-_CODE: Mapping[str, Mapping[bool, tuple[int, int, int]]] = {
-    "x86_64": {True: (34_000, 5_200, 5_000), False: (49_400, 1_500, 3_900)},
-    "aarch64": {True: (25_200, 6_200, 4_100), False: (17_500, 6_400, 3_000)},
-    "armv7": {True: (26_000, 5_400, 3_300), False: (23_700, 4_600, 2_600)},
-    "riscv64": {True: (25_100, 6_400, 6_400), False: (22_400, 5_800, 5_400)},
+_FLOATS = {"x86_64": 8, "aarch64": 4, "armv7": 4, "riscv64": 2}
+"""CPU -> floats of a vector, as schedule.py takes them."""
+_CODE: Mapping[str, Mapping[bool, tuple[int, ...]]] = {
+    "x86_64": {
+        True: (17510, 5080, -350, 570, 750, 560, 0, 300, 1330, -600, -2720, -480, 80, 150, 320, 1120, 1190),
+        False: (16160, 4870, -3360, 710, 160, 1090, 35, 570, 880, -190, -1690, -310),
+    },
+    "aarch64": {
+        True: (15910, 5080, 20, 560, 370, 320, 16, 130, 740, -220, -1760, -650, 410, 290, 270, 1050, 1070),
+        False: (14630, 4730, -1410, 530, 160, 630, 25, 210, 450, -30, -1020, -430),
+    },
+    "armv7": {
+        True: (14630, 5050, 40, 600, 310, 290, 39, 160, 650, -170, -1760, -750, 470, 260, 260, 1040, 1100),
+        False: (13260, 4740, -1660, 520, -20, 690, 64, 230, 310, 40, -1020, -380),
+    },
+    "riscv64": {
+        True: (16590, 5050, 170, 560, 320, 260, 56, 190, 470, -70, -1400, -880, 170, 140, 270, 1210, 1040),
+        False: (14250, 4730, -1130, 550, 150, 540, 59, 180, 410, -10, -1120, -420),
+    },
 }
-"""CPU -> whether it is a language model -> bytes of code and headers: of any model; more for each layer; more
-for unpacking. Fitted to fifteen models, see README.md."""
-_SHARED_HEADS = {"x86_64": 13_500}
-"""CPU -> more bytes of a language model whose heads share keys and values: loops over odd widths."""
-_SHORT_ROWS = {"x86_64": (64, 5_000)}
-"""CPU -> for rows of fewer tokens, more bytes: LLVM writes out the loops of attention."""
+"""CPU -> whether it is a language model -> bytes for each of `_code_traits`; README.md says how fitted."""
 _RUNTIME_LIBRARY = {"armv7": 2_291_184, "riscv64": 2_273_200}
 """Bytes of the runtime that lies beside the model; its sources are pinned."""
 _RUNTIME_BYTES = 5 << 20
@@ -217,13 +231,64 @@ def _stored(model: ModelInfo, format_: str) -> dict[str, int]:
 
 def _code_bytes(conversion: Conversion) -> int:
     """Of everything in the library but weights."""
-    model, cpu = conversion.model, conversion.platform.cpu
+    bytes_of = _CODE[conversion.platform.cpu][conversion.model.is_text]
+    return round(sum(each * trait for each, trait in zip(bytes_of, _code_traits(conversion), strict=True)))
+
+
+def _code_traits(conversion: Conversion) -> list[float]:
+    """What code depends on: one function for each shape of a multiplication, instructions for each layer."""
+    model = conversion.model
     keys = complete_architecture(model.architecture)
-    base, layer, unpacking = _CODE[cpu][model.is_text]
-    code = base + layer * int(keys["num_hidden_layers"])
-    code += unpacking if _BITS[conversion.format] else 0
+    layers, heads = int(keys["num_hidden_layers"]), int(keys["num_attention_heads"])
+    width = int(keys["head_dim"] if model.is_text else keys["hidden_size"] // heads)
+    packed, length = _BITS[conversion.format] > 0, _row_length(conversion)
+    products = _products(conversion, length)
+    attention = {(length, width, length, heads), (length, length, width, heads)}
+    floats = _FLOATS[conversion.platform.cpu]
+    kinds = sum(is_packed == packed for *_, is_packed in products)
+    every = {(*shape, 1) for *shape, _ in products} | attention
+    traits = [
+        1,
+        layers,
+        packed,
+        packed * layers,
+        kinds,
+        packed * kinds,
+        sum(summed_vectors(rows, columns, floats) for rows, _, columns, _ in every),
+        sum(rows * inputs * columns * count >= _PARALLEL for rows, inputs, columns, count in every),
+        math.log2(length),
+        math.log2(length / width),
+        heads == 1,
+        layers == 1,
+    ]
     if model.is_text:
-        code += _SHARED_HEADS.get(cpu, 0) if shares_heads(keys) else 0
-        shorter, more = _SHORT_ROWS.get(cpu, (0, 0))
-        code += more if conversion.sequence_length < shorter else 0
-    return code
+        biases, norms = (count > 0 for count in optional_vectors(keys))
+        traits += [shares_heads(keys), biases, biases * layers, norms, norms * layers]
+    return traits
+
+
+def _row_length(conversion: Conversion) -> int:
+    """Tokens of a row, or patches of a picture and the class token."""
+    tensors = weight_tensors(conversion.model.architecture)
+    positions = (tensor.shape[1] for tensor in tensors if tensor.name.endswith("position_embeddings"))
+    return next(positions, conversion.sequence_length)
+
+
+def _products(conversion: Conversion, length: int) -> set[tuple[int, int, int, bool]]:
+    """Rows, inputs, outputs, and whether the weight is packed, of every multiplication by a weight."""
+    model = conversion.model
+    found = set()
+    for tensor in weight_tensors(model.architecture):
+        if tensor.role != "vector":
+            rows = 1 if tensor.name.startswith("classifier") else length
+            rows -= len(tensor.shape) > 2  # Patches, of which the class token is none.
+            is_packed = _BITS[conversion.format] > 0 and is_rounded(model, tensor)
+            found.add((rows, math.prod(tensor.shape[1:]), tensor.shape[0], is_packed))
+    return found
+
+
+def summed_vectors(rows: int, columns: int, floats: int) -> int:
+    """How many vectors of outputs a function sums at a time; tiles.py, which is a tool's, chooses so."""
+    together = max(each for each in range(1, 7) if rows % each == 0)
+    vectors, most = columns // math.gcd(columns, floats), 12 // together if together > 1 else 8
+    return together * max(each for each in range(1, most + 1) if vectors % each == 0)

@@ -22,6 +22,7 @@ from modelbuild.toolkit.request import ToolError
 from tests.toolchains.workshop import (
     HERE,
     LENGTH,
+    LLAMA,
     VIT,
     WIDE_LLAMA,
     BuiltModel,
@@ -43,8 +44,6 @@ FOLDER = Path(rule.__file__).parent
 SOURCES = sorted((FOLDER / "runtime").iterdir())
 ROUNDING = 3e-6
 """Of the largest logit; the order of sums is another one."""
-TINY = 13_000
-"""Bytes that the code of a model is larger or smaller than foretold: 1 % of all but tiny models."""
 LARGE_LLAMA = WIDE_LLAMA | {
     "hidden_size": 384,
     "intermediate_size": 1024,
@@ -61,6 +60,15 @@ LARGE_VIT = VIT | {
     "num_channels": 3,
     "num_labels": 100,
 }
+SMALL = {
+    "vit": VIT,
+    "prime": VIT | {"image_size": 12, "hidden_size": 60, "num_attention_heads": 5, "intermediate_size": 100},
+    "one-head": VIT | {"num_attention_heads": 1, "num_hidden_layers": 3, "num_labels": 37},
+    "llama": LLAMA,
+    "norms": LLAMA | {"model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 4},
+    "biases": LLAMA | {"model_type": "qwen2", "hidden_size": 96, "num_hidden_layers": 3},
+}
+"""60 to 600 KB, of which code is up to a half."""
 FORMATS = ["tvm:fp32", "tvm:int8", "tvm:int4"]
 FAMILIES = ["llama", "vit"]
 MEASURE = '''
@@ -96,7 +104,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltModel]:
     made = {
         "llama-fp32": random_model(folder / "llama", LARGE_LLAMA),
         "vit-fp32": random_model(folder / "vit", LARGE_VIT),
-        "tiny-fp32": random_model(folder / "tiny", VIT),
     }
     for family in FAMILIES:
         for bits, group in ((8, 0), (4, 32)):
@@ -143,11 +150,16 @@ def test_sizes_are_foretold(shop: Workshop, models: dict[str, BuiltModel], famil
         assert abs(told - made) <= 0.01 * made, (cpu, told, made)
 
 
-def test_the_code_of_a_tiny_model_is_not_foretold_to_the_percent(
-    shop: Workshop, models: dict[str, BuiltModel]
-) -> None:
-    footprint = toolchain().footprint(asked(models["tiny-fp32"], "tvm:fp32"))
-    assert abs(footprint.disk - size(library(shop, models["tiny-fp32"], "tvm:fp32"))) < TINY
+@pytest.mark.parametrize("name", SMALL)
+def test_sizes_of_small_models_are_foretold(shop: Workshop, name: str, tmp_path: Path) -> None:
+    model = random_model(tmp_path / "model", SMALL[name])
+    rounded = rounded_model(model, tmp_path / "int8", bits=8, group_size=0)
+    for each, format_ in ((model, "tvm:fp32"), (rounded, "tvm:int8")):
+        for cpu in ("x86_64", "aarch64", "armv7", "riscv64"):
+            footprint = toolchain().footprint(asked(each, format_, device(cpu)))
+            told = footprint.disk - footprint.detail.get("runtime", 0)
+            made = size(library(shop, each, format_, device(cpu)))
+            assert abs(told - made) <= 0.01 * made, (format_, cpu, told, made)
 
 
 @pytest.mark.parametrize(("family", "format_"), [("llama", "tvm:int4"), ("vit", "tvm:int8")])
