@@ -63,12 +63,16 @@ _PARALLEL = 1 << 21
 """Multiplications from which on schedule.py takes several threads."""
 _LARGEST = (1 << 31) - (64 << 20)
 """Bytes of weights: code of a shared library reaches 2 GiB."""
-_FLOATS = {"x86_64": 8, "aarch64": 4, "armv7": 4, "riscv64": 2}
-"""CPU -> floats of a vector, as schedule.py takes them."""
+_FLOATS = {"x86_64": 8, "x86-64-v2": 4, "aarch64": 4, "armv7": 4, "riscv64": 2}
+"""CPU, or processor that `mcpu` names -> floats of a vector, as schedule.py takes them."""
 _CODE: Mapping[str, Mapping[bool, tuple[int, ...]]] = {
     "x86_64": {
         True: (17510, 5080, -350, 570, 750, 560, 0, 300, 1330, -600, -2720, -480, 80, 150, 320, 1120, 1190),
         False: (16160, 4870, -3360, 710, 160, 1090, 35, 570, 880, -190, -1690, -310),
+    },
+    "x86-64-v2": {
+        True: (18000, 5010, 280, 640, 690, 310, 21, 250, 620, -250, -2310, -560, 120, -420, 430, 1710, 1010),
+        False: (13310, 4560, -580, 730, 590, 430, 21, 180, 1210, -610, -2220, -730),
     },
     "aarch64": {
         True: (15910, 5080, 20, 560, 370, 320, 16, 130, 740, -220, -1760, -650, 410, 290, 270, 1050, 1070),
@@ -83,7 +87,7 @@ _CODE: Mapping[str, Mapping[bool, tuple[int, ...]]] = {
         False: (14250, 4730, -1130, 550, 150, 540, 59, 180, 410, -10, -1120, -420),
     },
 }
-"""CPU -> whether it is a language model -> bytes for each of `_code_traits`; README.md says how fitted."""
+"""As `_FLOATS`; whether it is a language model -> bytes for each of `_code_traits`. README.md: how fitted."""
 _RUNTIME_LIBRARY = {"armv7": 2_291_184, "riscv64": 2_273_200}
 """Bytes of the runtime that lies beside the model; its sources are pinned."""
 _RUNTIME_BYTES = 5 << 20
@@ -119,7 +123,7 @@ class TvmToolchainInfo(FixedPassToolchainInfo):
     def footprint(self, conversion: Conversion) -> Footprint:
         """Weights to the byte, code as measured. In memory weights lie twice: mapped, and as tensors."""
         cpu, stored = conversion.platform.cpu, _stored(conversion.model, conversion.format)
-        code = _code_bytes(conversion)
+        code = _code_bytes(conversion, self.mcpu.get(cpu, ""))
         parts = {**stored, "code": code}
         if cpu in _RUNTIME_LIBRARY:
             parts["runtime"] = _RUNTIME_LIBRARY[cpu]
@@ -229,13 +233,15 @@ def _stored(model: ModelInfo, format_: str) -> dict[str, int]:
     return parts
 
 
-def _code_bytes(conversion: Conversion) -> int:
-    """Of everything in the library but weights."""
-    bytes_of = _CODE[conversion.platform.cpu][conversion.model.is_text]
-    return round(sum(each * trait for each, trait in zip(bytes_of, _code_traits(conversion), strict=True)))
+def _code_bytes(conversion: Conversion, processor: str) -> int:
+    """Of everything in the library but weights. processor: what `mcpu` names; it may have been measured."""
+    measured = processor if processor in _CODE else conversion.platform.cpu
+    traits = _code_traits(conversion, _FLOATS[measured])
+    bytes_of = _CODE[measured][conversion.model.is_text]
+    return round(sum(each * trait for each, trait in zip(bytes_of, traits, strict=True)))
 
 
-def _code_traits(conversion: Conversion) -> list[float]:
+def _code_traits(conversion: Conversion, floats: int) -> list[float]:
     """What code depends on: one function for each shape of a multiplication, instructions for each layer."""
     model = conversion.model
     keys = complete_architecture(model.architecture)
@@ -244,7 +250,6 @@ def _code_traits(conversion: Conversion) -> list[float]:
     packed, length = _BITS[conversion.format] > 0, _row_length(conversion)
     products = _products(conversion, length)
     attention = {(length, width, length, heads), (length, length, width, heads)}
-    floats = _FLOATS[conversion.platform.cpu]
     kinds = sum(is_packed == packed for *_, is_packed in products)
     every = {(*shape, 1) for *shape, _ in products} | attention
     traits = [
