@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from modelbuild.actions.action import Action
@@ -14,8 +14,9 @@ from modelbuild.attribute import ResolvedTarget
 from modelbuild.configuration.configure import configure
 from modelbuild.configuration.configured_target import ConfiguredKey, ConfiguredTarget, ConfiguredTargetGraph
 from modelbuild.errors import AnalysisError, ModelbuildError
+from modelbuild.kept_errors import KeptErrors
 from modelbuild.label import Label
-from modelbuild.loading.declaration import found_dependencies
+from modelbuild.loading.dependencies import found_dependencies
 from modelbuild.loading.package import TargetGraph
 from modelbuild.provider import DefaultInfo, Provider, TestInfo
 from modelbuild.toolchain import DeclaredToolchainInfo, ToolchainTypeInfo
@@ -42,7 +43,8 @@ class Analysis:
     """What analysis hands on: the action graph, and every target's providers for `run` and reports.
 
     listings: directories of the machine that rules have listed. requested: what the requested labels lead to.
-    skipped: requested by a wildcard and impossible on the platform, with the reason.
+    skipped: requested by a wildcard and impossible on the platform, with the reason. errors: what analysis
+    went on after. unbuildable: requested, and those errors took them away.
     """
 
     graph: ActionGraph
@@ -50,23 +52,36 @@ class Analysis:
     requested: Mapping[Label, AnalyzedTarget]
     listings: tuple[str, ...] = ()
     skipped: tuple[tuple[Label, str], ...] = ()
+    errors: tuple[ModelbuildError, ...] = ()
+    unbuildable: tuple[Label, ...] = ()
 
 
-def analyze(targets: TargetGraph, tell: Callable[[str], None] = lambda _: None) -> Analysis:
+def analyze(
+    targets: TargetGraph, tell: Callable[[str], None] = lambda _: None, *, keep_going: bool = False
+) -> Analysis:
     """Configure the targets and run their rules, dependencies first. Touches no artifact.
 
-    tell: takes how each toolchain was chosen, also for a target that is then refused.
+    tell: takes how each toolchain was chosen, also for a target that is then refused. keep_going: go on after
+    errors with what does not need what they are in; when that is nothing that was asked for, they are raised.
     Raises AnalysisError and LoadError, located at the BUILD line of the target that is wrong.
     """
-    return _Analyzer(configure(targets), tell).analysis()
+    errors = KeptErrors(keep_going=keep_going)
+    analysis = _Analyzer(configure(targets, errors), tell, errors).analysis()
+    if errors.errors and not analysis.requested:
+        raise errors.combined()
+    return analysis
 
 
 class _Analyzer:
     """One call of analyze."""
 
-    def __init__(self, configured: ConfiguredTargetGraph, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, configured: ConfiguredTargetGraph, tell: Callable[[str], None], errors: KeptErrors
+    ) -> None:
         self._configured = configured
         self._tell = tell
+        self._errors = errors
+        self._failed: set[ConfiguredKey] = set()
         self._targets = configured.targets
         # A file of another repository is known by its absolute path; one of the workspace by a relative one.
         self._analyzed: dict[ConfiguredKey, AnalyzedTarget] = {
@@ -87,13 +102,19 @@ class _Analyzer:
         for configured in self._configured.order:
             if configured.incompatible:
                 continue
+            if self._failed and not self._failed.isdisjoint(configured.needed):
+                self._take_away(configured)
+                continue
             target = configured.target
             try:
                 self._analyze(configured)
             except ModelbuildError as error:
-                raise error.located(target.location, target.source_line()) from None
+                self._take_away(configured)
+                self._errors.keep(error.located(target.location, target.source_line()))
         self._check_folders()
-        requested = {label: self._analyzed[key] for label, key in self._configured.requested}
+        requested = {
+            label: self._analyzed[key] for label, key in self._configured.requested if key not in self._failed
+        }
         shown = tuple(_requested(label, target) for label, target in requested.items())
         return Analysis(
             make_graph(self._actions, shown),
@@ -101,7 +122,17 @@ class _Analyzer:
             requested,
             tuple(dict.fromkeys(self._listings)),
             self._configured.skipped,
+            self._errors.errors,
+            (
+                *self._configured.unbuildable,
+                *(label for label, key in self._configured.requested if key in self._failed),
+            ),
         )
+
+    def _take_away(self, configured: ConfiguredTarget) -> None:
+        """An error leaves nothing of the target, and nothing of what needs it."""
+        label, platform = configured.key
+        self._failed |= {(each, platform) for each in (label, *configured.target.outputs)}
 
     def _analyze(self, configured: ConfiguredTarget) -> None:
         target = configured.target
@@ -138,7 +169,7 @@ class _Analyzer:
             made = Artifact(output_path(target.label, file.name, configured.prefix), "file")
             self._analyzed[file, configured.key[1]] = _file(file, made, GENERATED_FILE, result.validations)
 
-    def _add_actions(self, configured: ConfiguredTarget, actions: Iterable[Action]) -> None:
+    def _add_actions(self, configured: ConfiguredTarget, actions: Sequence[Action]) -> None:
         label = configured.target.label
         for action in actions:
             for artifact in action.outputs.values():
@@ -146,7 +177,7 @@ class _Analyzer:
                 if other != label:
                     raise AnalysisError(f"`{label}` and `{other}` both make `{artifact}`")
                 self._folders.setdefault(artifact.path.rpartition("/")[0], configured)
-            self._actions.append(action)
+        self._actions += actions
 
     def _resolve(self, configured: ConfiguredTarget, label: Label) -> ResolvedTarget:
         key = configured.dependencies.get(label)

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from modelbuild.analysis.context import Context
 from modelbuild.attribute import ResolvedTarget
 from modelbuild.errors import AnalysisError, ModelbuildError
+from modelbuild.kept_errors import combined
 from modelbuild.label import Label
 from modelbuild.loading.attribute_error import attribute_errors
-from modelbuild.loading.declaration import combined
 from modelbuild.loading.package import Target
 from modelbuild.provider import Provider
 from modelbuild.rule import Rule

@@ -13,17 +13,21 @@ from modelbuild.configuration.sensitivity import has_own_platform, platform_sens
 from modelbuild.configuration.static_targets import StaticTargets
 from modelbuild.configuration.toolchain_resolution import first_missing
 from modelbuild.errors import AnalysisError, LoadError, ModelbuildError
+from modelbuild.kept_errors import KeptErrors
 from modelbuild.label import Label, parse_label
-from modelbuild.loading.declaration import LoadingContext, dependencies_of
+from modelbuild.loading.dependencies import LoadingContext, dependencies_of
 from modelbuild.loading.package import Target, TargetGraph
 from modelbuild.loading.select import Condition, Select, choose, resolve_select, resolve_value
 from modelbuild.platform import ConfigSettingInfo, ConstraintValueInfo, PlatformInfo
 from modelbuild.rule import Rule
 
 
-def configure(targets: TargetGraph) -> ConfiguredTargetGraph:
-    """Configure what was requested and all it needs. Raises AnalysisError and LoadError with their place."""
-    return _Configuration(targets).graph()
+def configure(targets: TargetGraph, errors: KeptErrors | None = None) -> ConfiguredTargetGraph:
+    """Configure what was requested and all it needs. Raises AnalysisError and LoadError with their place.
+
+    errors: takes those that configuration goes on after, without what has them and what needs that.
+    """
+    return _Configuration(targets, errors or KeptErrors()).graph()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,10 @@ class _Frame:
 class _Configuration:
     """One call of configure."""
 
-    def __init__(self, targets: TargetGraph) -> None:
+    def __init__(self, targets: TargetGraph, errors: KeptErrors) -> None:
         self._targets = targets
+        self._errors = errors
+        self._failed: set[ConfiguredKey] = set()
         self._sensitive = platform_sensitive(targets)
         self._static = StaticTargets(targets, self._sensitive)
         self._platforms: dict[Label, PlatformInfo] = {}
@@ -54,26 +60,27 @@ class _Configuration:
         """Everything, dependencies first."""
         requested: list[tuple[Label, ConfiguredKey]] = []
         skipped: list[tuple[Label, str]] = []
+        unbuildable: list[Label] = []
         for label in self._targets.requested:
             key = self._key(label, self._top)
             self._visit(key)
             configured = self._of(key)
-            if configured is None or not configured.incompatible:
+            if self._owner_key(key) in self._failed:
+                unbuildable.append(label)
+            elif configured is None or not configured.incompatible:
                 requested.append((label, key))
             elif label in self._targets.named:
-                target = configured.target
-                where = f" for `{configured.platform.label}`" if configured.platform else ""
-                raise AnalysisError(
-                    f"`{label}` cannot be built{where}",
-                    location=target.location,
-                    source_line=target.source_line(),
-                    notes=(configured.incompatible,),
-                    hint="`--platform LABEL` builds for another platform; a pattern such as `//...` skips it",
-                )
+                self._errors.keep(_cannot_be_built(label, configured))
+                unbuildable.append(label)
             else:
                 skipped.append((label, configured.incompatible))
         return ConfiguredTargetGraph(
-            tuple(self._order), tuple(requested), self._targets, self._host, tuple(skipped)
+            tuple(self._order),
+            tuple(requested),
+            self._targets,
+            self._host,
+            tuple(skipped),
+            tuple(unbuildable),
         )
 
     # The walk: iterative, since chains of ten thousand targets are no error.
@@ -88,34 +95,33 @@ class _Configuration:
                 self._enter(frame.waiting.pop(), frames)
                 continue
             frames.pop()
+            if self._failed and self._rests_on_failed(frame.configured):
+                self._failed.add(frame.configured.key)
+                continue
             configured = self._with_incompatible_dependencies(frame.configured)
             self._done[configured.key] = configured
             self._order.append(configured)
 
     def _enter(self, key: ConfiguredKey, frames: list[_Frame]) -> None:
         owner = self._owner_key(key)
-        if owner is None or owner in self._done:
+        if owner is None or owner in self._done or owner in self._failed:
             return
         target = self._targets.targets[owner[0]]
-        if owner in self._active:
-            raise AnalysisError(
-                f"`{owner[0]}` needs a toolchain that is made with its help",
-                location=target.location,
-                source_line=target.source_line(),
-            )
-        self._active.add(owner)
         try:
+            if owner in self._active:
+                raise AnalysisError(f"`{owner[0]}` needs a toolchain that is made with its help")
+            self._active.add(owner)
             configured = self._configured(target, owner)
         except ModelbuildError as error:
-            raise error.located(target.location, target.source_line()) from None
-        types = [self._key(label, None) for label in target.toolchain_types]
-        needed = [
-            *configured.dependencies.values(),
-            *configured.variants.values(),
-            *types,
-            *configured.toolchains,
-        ]
-        frames.append(_Frame(configured, needed[::-1] if not configured.incompatible else []))
+            self._failed.add(owner)
+            self._errors.keep(error.located(target.location, target.source_line()))
+            return
+        frames.append(_Frame(configured, configured.needed[::-1] if not configured.incompatible else []))
+
+    def _rests_on_failed(self, configured: ConfiguredTarget) -> bool:
+        """Whether an error took away the target or something that it needs."""
+        keys = (configured.key, *configured.needed)
+        return any(self._owner_key(key) in self._failed for key in keys)
 
     def _with_incompatible_dependencies(self, configured: ConfiguredTarget) -> ConfiguredTarget:
         if configured.incompatible:
@@ -293,4 +299,17 @@ def _incompatible(configured: ConfiguredTarget, reason: str) -> ConfiguredTarget
         reason,
         configured.prefix,
         configured.key,
+    )
+
+
+def _cannot_be_built(label: Label, configured: ConfiguredTarget) -> AnalysisError:
+    """The error for an incompatible target that was asked for by its name."""
+    target = configured.target
+    where = f" for `{configured.platform.label}`" if configured.platform else ""
+    return AnalysisError(
+        f"`{label}` cannot be built{where}",
+        location=target.location,
+        source_line=target.source_line(),
+        notes=(configured.incompatible,),
+        hint="`--platform LABEL` builds for another platform; a pattern such as `//...` skips it",
     )

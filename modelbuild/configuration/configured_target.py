@@ -34,6 +34,12 @@ class ConfiguredTarget:
     prefix: str = ""
     key: ConfiguredKey = field(default=(Label("", "", "?"), None))
 
+    @property
+    def needed(self) -> list[ConfiguredKey]:
+        """What is analysed before it. No toolchain type depends on a platform."""
+        types = [(label, None) for label in self.target.toolchain_types]
+        return [*self.dependencies.values(), *self.variants.values(), *types, *self.toolchains]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfiguredTargetGraph:
@@ -41,6 +47,7 @@ class ConfiguredTargetGraph:
 
     order: dependencies first. requested: the label that was asked for -> what it leads to. host: the machine
     that builds; None when nothing depends on platforms. skipped: requested by a pattern, with the reason.
+    unbuildable: requested, and an error of itself or of what it needs took it away.
     """
 
     order: tuple[ConfiguredTarget, ...] = field(repr=False)
@@ -48,3 +55,4 @@ class ConfiguredTargetGraph:
     targets: TargetGraph = field(repr=False)
     host: PlatformInfo | None = None
     skipped: tuple[tuple[Label, str], ...] = ()
+    unbuildable: tuple[Label, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelbuild.label import Label
-from modelbuild.loading.declaration import dependencies_of
+from modelbuild.loading.dependencies import dependencies_of
 from modelbuild.loading.package import Target, TargetGraph
 
 

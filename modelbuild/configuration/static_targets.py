@@ -11,7 +11,7 @@ from modelbuild.analysis.rule_call import Providers, call_rule, validated
 from modelbuild.artifact import Artifact
 from modelbuild.errors import AnalysisError, ModelbuildError
 from modelbuild.label import Label
-from modelbuild.loading.declaration import found_dependencies
+from modelbuild.loading.dependencies import found_dependencies
 from modelbuild.loading.package import TargetGraph
 from modelbuild.provider import DefaultInfo, Provider
 

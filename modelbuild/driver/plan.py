@@ -14,7 +14,7 @@ from modelbuild.driver.request import BuildRequest
 from modelbuild.driver.snapshot import Difference, Facts, SnapshotFiles
 from modelbuild.driver.stamp import Stamp, listing, stamp_after_reading
 from modelbuild.driver.standing import StandingResults, untouched
-from modelbuild.errors import LoadError
+from modelbuild.errors import ModelbuildError
 from modelbuild.events import Clock, EventSink, Message
 
 
@@ -23,8 +23,8 @@ class Plan:
     """What has to be settled, and the facts that are known before.
 
     skipped: targets that patterns name and the platform cannot have, with the reason. known: actions that
-    need no look. rows: stored key and result of each action. has_errors: whether loading
-    went on after errors. unbuildable: the targets that those took away.
+    need no look. rows: stored key and result of each action. has_errors: whether loading or
+    analysis went on after errors. unbuildable: the targets that those took away.
     """
 
     graph: ActionGraph
@@ -64,7 +64,7 @@ def fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
     def note(text: str) -> None:
         sink(Message(clock(), "note", text))
 
-    def keep(error: LoadError) -> None:
+    def keep(error: ModelbuildError) -> None:
         sink(Message(clock(), "error", str(error).removeprefix("error: ")))
 
     targets, analysis = load_and_analyze(request, note, keep)
@@ -85,8 +85,8 @@ def fresh_plan(request: BuildRequest, sink: EventSink, clock: Clock) -> Plan:
         directories,
         counts,
         skipped,
-        has_errors=bool(targets.errors),
-        unbuildable=tuple(map(str, targets.unbuildable)),
+        has_errors=bool(targets.errors or analysis.errors),
+        unbuildable=tuple(map(str, (*targets.unbuildable, *analysis.unbuildable))),
     )
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from modelbuild.attribute import Dependency, ResolvedTarget
 from modelbuild.errors import LoadError, Location, ModelbuildError
+from modelbuild.kept_errors import combined
 from modelbuild.label import Label, parse_label
 from modelbuild.loading.attribute_error import attribute_errors, describe
 from modelbuild.loading.build_file import RECORDED_FUNCTIONS
+from modelbuild.loading.dependencies import PLAIN_ATTRIBUTES, LoadingContext, dependencies_of
 from modelbuild.loading.evaluator import EvaluatedPackage, RecordedCall
 from modelbuild.loading.function_call import arguments_of
+from modelbuild.loading.name_conflict import name_conflicts
 from modelbuild.loading.package import Package, Target
 from modelbuild.loading.rule_file import RuleClasses
 from modelbuild.loading.select import is_configurable, selects, variants
@@ -30,21 +31,7 @@ from modelbuild.loading.visibility import (
     parse_package_pattern,
     parse_visibility,
 )
-from modelbuild.rule import COMMON_ATTRIBUTES, Rule
-
-_PLAIN_ATTRIBUTES = COMMON_ATTRIBUTES - {"target_compatible_with"}
-
-
-@dataclass(frozen=True, slots=True)
-class LoadingContext:
-    """An AttributeContext that parses labels and resolves none."""
-
-    package: str
-    repository: str
-
-    def resolve(self, label: Label) -> ResolvedTarget | None:
-        """Nothing is analysed yet."""
-        return None
+from modelbuild.rule import Rule
 
 
 class PackageDeclaration:
@@ -107,7 +94,8 @@ class PackageDeclaration:
                     self._declare(call, location)
             except LoadError as error:
                 self._errors.append(self._shown(error.located(location)))
-        self._check_names()
+        conflicts = name_conflicts(self._targets, self._generated, self._exported, self._group_places)
+        self._errors += map(self._shown, conflicts)
         if self._errors:
             raise combined(self._errors)
         return Package(
@@ -181,7 +169,7 @@ class PackageDeclaration:
             raise LoadError(f"`{rule}` needs attribute `name`")
         configurable = [key for key, value in attributes.items() if is_configurable(value)]
         for key in configurable:
-            if key in _PLAIN_ATTRIBUTES:
+            if key in PLAIN_ATTRIBUTES:
                 raise LoadError(f"attribute `{key}` cannot hold a `select`")
         label = self._own_label(name)
         rule_class = self._classes.find(call.rule)
@@ -201,8 +189,7 @@ class PackageDeclaration:
             return
         dependencies: dict[Label, None] = {}
         for instance in instances:
-            for key in _dependency_fields(rule_class):
-                found = [dependency.label for dependency in _walk(getattr(instance, key))]
+            for key, found in dependencies_of(instance).items():
                 if len(found) > 1 and len(set(found)) < len(found) and isinstance(attributes.get(key), list):
                     self._duplicate(key, found, label, location)
                 dependencies |= dict.fromkeys(found)
@@ -234,7 +221,7 @@ class PackageDeclaration:
         )
         self._add(target)
 
-    def _duplicate(self, key: str, labels: list[Label], target: Label, location: Location) -> None:
+    def _duplicate(self, key: str, labels: Sequence[Label], target: Label, location: Location) -> None:
         twice = next(label for label, count in Counter(labels).items() if count > 1)
         where = place_in_call(self._root, location, rf"(?<![\w\"']){key}(?=\s*=(?!=))")
         raise LoadError(f"`{twice}` stands twice in attribute `{key}` of `{target}`", location=where)
@@ -271,54 +258,6 @@ class PackageDeclaration:
                 )
             self._generated[output.name] = name
 
-    def _check_names(self) -> None:
-        """Names that a target and an output or a group share."""
-        for name in self._exported.keys() & self._targets.keys():
-            self._errors.append(
-                self._shown(
-                    LoadError(
-                        f"`{name}` is a target and cannot be exported as a file",
-                        location=self._targets[name].location,
-                    )
-                )
-            )
-        for output, maker in self._generated.items():
-            parts = output.split("/")
-            for count in range(1, len(parts)):
-                directory = "/".join(parts[:count])
-                if directory in self._generated:
-                    self._errors.append(
-                        self._shown(
-                            LoadError(
-                                f"output `{output}` of `:{maker}` lies below output `{directory}`",
-                                location=self._targets[maker].location,
-                            )
-                        )
-                    )
-            other = self._targets.get(output)
-            if other is not None:
-                self._errors.append(
-                    self._shown(
-                        LoadError(
-                            f"`{output}` is both a target and an output of `:{maker}`",
-                            location=self._targets[maker].location,
-                            notes=(f"target `{output}` is declared at {other.place}",),
-                        )
-                    )
-                )
-        for name, place in self._group_places.items():
-            if name in self._targets:
-                other = self._targets[name]
-                self._errors.append(
-                    self._shown(
-                        LoadError(
-                            f"target name `{name}` is used twice",
-                            location=place,
-                            notes=(f"also at {other.place}",),
-                        )
-                    )
-                )
-
     def _implicit(self) -> Iterator[str]:
         for target in self._targets.values():
             for label in target.dependencies:
@@ -343,68 +282,9 @@ def crossing_error(label: Label, crossed: str) -> LoadError:
     return LoadError(f"`{label}` crosses into package `//{crossed}`", hint=f"did you mean `{right}`?")
 
 
-def combined(errors: Sequence[ModelbuildError], *, complete: bool = True) -> ModelbuildError:
-    """The first error, with the others as notes. complete: whether these are all that there are."""
-    first = errors[0]
-    if len(errors) > 1:
-        shown = [f"also at {e.location}: {e.message}" for e in errors[1:6]]
-        if len(errors) > 6:
-            shown.append(f"and {'' if complete else 'at least '}{len(errors) - 6} more errors")
-        first.notes = (*first.notes, *shown)
-    return first
-
-
-def dependencies_of(instance: Rule) -> dict[str, tuple[Label, ...]]:
-    """The labels in each attribute of a validated rule that holds any, in order of declaration."""
-    found = {
-        name: tuple(dependency.label for dependency in _walk(getattr(instance, name)))
-        for name in _dependency_fields(type(instance))
-    }
-    return {name: labels for name, labels in found.items() if labels}
-
-
-def found_dependencies(instance: Rule) -> Iterator[Dependency]:
-    """Every Dependency in the attributes of a validated rule, in order of declaration."""
-    for name in _dependency_fields(type(instance)):
-        yield from _walk(getattr(instance, name))
-
-
-def _walk(value: Any) -> Iterator[Dependency]:
-    if isinstance(value, Dependency):
-        yield value
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from _walk(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _walk(key)
-            yield from _walk(item)
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _walk(getattr(value, name))
-
-
-def _may_hold_dependency(annotation: Any) -> bool:
-    kind = get_origin(annotation) or annotation
-    if kind is Literal:
-        return False
-    if any(_may_hold_dependency(argument) for argument in get_args(annotation)):
-        return True
-    return kind is Any or (isinstance(kind, type) and issubclass(kind, (Dependency, BaseModel)))
-
-
 @cache
 def _boolean_fields(rule_class: type[Rule]) -> tuple[str, ...]:
     return tuple(name for name, field in rule_class.model_fields.items() if field.annotation is bool)
-
-
-@cache
-def _dependency_fields(rule_class: type[Rule]) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, field in rule_class.model_fields.items()
-        if name not in _PLAIN_ATTRIBUTES and _may_hold_dependency(field.annotation)
-    )
 
 
 def _string(value: Any, attribute: str) -> str:

@@ -160,13 +160,14 @@ class LabelResolver:
         return error
 
     def _reference(self, user: Target, label: Label) -> Location:
+        repository = f"(@{re.escape(label.repository)})?" if label.repository else ""
         forms = [f"//{label.package}:{label.name}"]
         if _same_package(user.label, label):
             forms += [f":{label.name}", label.name]
         if label.package.rpartition("/")[2] == label.name:
             forms.append(f"//{label.package}")
         quoted = "|".join(re.escape(form) for form in forms)
-        return place_in_call(user.root, user.location, rf"(?<=[\"'])({quoted})(?=[\"'])")
+        return place_in_call(user.root, user.location, rf"(?<=[\"']){repository}({quoted})(?=[\"'])")
 
 
 def _same_package(a: Label, b: Label) -> bool:

@@ -6,12 +6,12 @@ import gc
 from collections.abc import Mapping, Sequence
 
 from modelbuild.errors import LoadError
+from modelbuild.kept_errors import combined
 from modelbuild.label import Label, parse_label
 from modelbuild.loading.build_options import HOST_PLATFORM, BuildOptions
-from modelbuild.loading.declaration import combined
 from modelbuild.loading.evaluator import Evaluator, Limits
 from modelbuild.loading.label_resolver import PASS_ON_TESTONLY, LabelResolver
-from modelbuild.loading.loaded_packages import MANY_ERRORS, LoadedPackages
+from modelbuild.loading.loaded_packages import LoadedPackages
 from modelbuild.loading.package import (
     ConfigurationRoots,
     Target,
@@ -24,6 +24,9 @@ from modelbuild.loading.rule_file import builtin_rules
 from modelbuild.loading.source_file import BUILD_FILE
 from modelbuild.loading.visibility import group_labels
 from modelbuild.loading.workspace import Workspace
+
+MANY_ERRORS = 100
+"""More errors than these say nothing more to someone who wants none."""
 
 
 class _Unbuildable(Exception):
@@ -110,8 +113,8 @@ class _Loading:
             requested = self._matcher.expand_suites(requested)
         if tests_only:
             requested = [label for label in requested if self._matcher.is_test(label)]
-        if not requested and self._packages.kept:
-            raise combined(self._packages.kept)
+        if not requested and self._packages.kept.errors:
+            raise self._packages.kept.combined()
         if not requested and not self._for_query:
             what = "no test" if tests_only else "no target"
             shown = " ".join(f"`{text}`" for text in patterns)
@@ -126,9 +129,9 @@ class _Loading:
             order = self._closure([*requested, *platforms], roots)
             requested = self._buildable(requested, order)
             if len(self._buildable(platforms, order)) < len(platforms):
-                raise combined(self._packages.kept)
-        if not requested and self._packages.kept:
-            raise combined(self._packages.kept)
+                raise self._packages.kept.combined()
+        if not requested and self._packages.kept.errors:
+            raise self._packages.kept.combined()
         left = set(requested)
         targets = {target.label: target for target in order}
         return TargetGraph(
@@ -142,13 +145,13 @@ class _Loading:
             tuple(self._packages.messages),
             roots,
             frozenset(pattern.label for pattern in parsed if pattern.kind == "target"),
-            tuple(self._packages.kept),
+            self._packages.kept.errors,
             (*(label for label in wanted if label not in left), *self._matcher.unmatched),
         )
 
     def _buildable(self, requested: Sequence[Label], order: Sequence[Target]) -> list[Label]:
         """The labels that nothing is wrong with; `order` holds the targets that can be built."""
-        if not self._packages.kept:
+        if not self._packages.kept.errors:
             return list(requested)
         known = {target.label for target in order}
         found = ((label, self._packages.target(label)) for label in requested)
@@ -249,7 +252,9 @@ class _Loading:
                             error.notes = (*error.notes, f"`{target.rule}` takes toolchains of this type")
                             error.hint = _toolchain_type_hint(label)
                         errors.append(error)
-                        if len(errors) >= MANY_ERRORS:  # To look for the place and a hint of each takes time.
+                        if (
+                            len(errors) >= MANY_ERRORS and not self._keep_going
+                        ):  # To look for the place and a hint of each takes time.
                             raise combined(errors, complete=False) from None
                         continue
                     if other is not None:
@@ -261,7 +266,7 @@ class _Loading:
             if errors and not self._keep_going:
                 raise combined(errors)
             for each in errors:
-                self._packages.keep(each)
+                self._packages.kept.keep(each)
             level = [target for label, target in following.items() if label not in edges]
         while True:
             without = _users(bad, edges)
@@ -270,7 +275,7 @@ class _Loading:
                 if not self._for_query:
                     self._check_behind_aliases(order, edges)
             except _Unbuildable as found:
-                self._packages.keep(found.error)
+                self._packages.kept.keep(found.error)
                 bad |= found.labels
                 continue
             return order

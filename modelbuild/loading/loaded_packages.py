@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from modelbuild.errors import LoadError, ModelbuildError
+from modelbuild.kept_errors import KeptErrors, combined
 from modelbuild.label import Label
-from modelbuild.loading.declaration import PackageDeclaration, combined
+from modelbuild.loading.declaration import PackageDeclaration
 from modelbuild.loading.evaluator import EvaluatedPackage, Evaluator
 from modelbuild.loading.package import Facts, Package, Target, package_str
 from modelbuild.loading.rule_file import RuleClasses
@@ -17,8 +18,10 @@ from modelbuild.loading.workspace import FOREIGN_BUILD_FILES, WORKSPACE_FILE, Wo
 
 PackageKey = tuple[str, str]
 """Repository and package."""
-MANY_ERRORS = 100
-"""More errors than these say nothing more."""
+
+
+MANY_HINTS = 100
+"""So many errors get a hint."""
 
 
 class LoadedPackages:
@@ -46,7 +49,9 @@ class LoadedPackages:
         self.messages: list[str] = []
         self._keep_going = keep_going
         self._broken: dict[PackageKey, LoadError] = {}
-        self.kept: list[LoadError] = []
+        self._known: dict[str, tuple[str, ...]] = {}
+        self._hints = 0
+        self.kept = KeptErrors(keep_going=keep_going)
 
     def get(self, key: PackageKey) -> Package | None:
         """A package that `ensure` was asked for; None when there is none."""
@@ -94,7 +99,11 @@ class LoadedPackages:
         for key in dict.fromkeys(keys):
             if key in self._packages:
                 continue
-            if self._exists(key):
+            try:
+                exists = self._exists(key)
+            except LoadError:  # There is no such repository, and `missing` says so.
+                exists = False
+            if exists:
                 wanted.append(key)
             else:
                 self._packages[key] = None
@@ -111,22 +120,11 @@ class LoadedPackages:
                 if self._keep_going:
                     key = (evaluated.repository, evaluated.package)
                     self._packages[key], self._broken[key] = None, error
-                    self.keep(error)
+                    self.kept.keep(error)
                 continue
             self._packages[evaluated.repository, evaluated.package] = package
         if errors and not self._keep_going:
             raise combined(errors)
-
-    def keep(self, error: LoadError) -> None:
-        """Go on after an error, once; raises it when there is to be no going on, or there are very many."""
-        if not self._keep_going:
-            raise error
-        if not any(
-            each.message == error.message and error.location in (None, each.location) for each in self.kept
-        ):
-            self.kept.append(error)
-        if len(self.kept) >= MANY_ERRORS:
-            raise combined(self.kept, complete=False)
 
     def broken(self, key: PackageKey) -> LoadError | None:
         """The error in a package, if that is why there is none."""
@@ -152,20 +150,32 @@ class LoadedPackages:
                 return path
         return None
 
+    def _spelling_hint(self, shown: str, repository: str) -> str | None:
+        """A package whose name is close; for the first errors only, since it is looked for among them all."""
+        self._hints += 1
+        if self._hints > MANY_HINTS:
+            return None
+        if repository not in self._known:
+            found = self.workspace.find_packages("", repository).packages
+            self._known[repository] = tuple(package_str(repository, name) for name in found if name)
+        return did_you_mean(shown, self._known[repository])
+
     def missing(self, repository: str, package: str) -> LoadError:
         """The error that there is no such package, or the error in it."""
         if (broken := self._broken.get((repository, package))) is not None:
             return broken
         shown = package_str(repository, package)
-        directory = os.path.dirname(self.workspace.build_file(package, repository))
+        try:
+            directory = os.path.dirname(self.workspace.build_file(package, repository))
+        except LoadError as error:
+            return error
         if not repository and self.workspace.is_skipped(package):
             return LoadError(
                 f"there is no package `{shown}`",
                 notes=("its directory is ignored, or belongs to another workspace",),
             )
         if not os.path.isdir(directory):
-            known = self.workspace.find_packages("", repository).packages
-            hint = did_you_mean(shown, (package_str(repository, name) for name in known if name))
+            hint = self._spelling_hint(shown, repository)
             return LoadError(
                 f"there is no package `{shown}`", notes=("there is no such directory",), hint=hint
             )

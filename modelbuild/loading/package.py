@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelbuild.errors import LoadError, Location
+from modelbuild.errors import LoadError, Location, ModelbuildError
 from modelbuild.label import Label
 from modelbuild.loading.source_file import source_line
 from modelbuild.loading.visibility import PackageGroup, Visibility
@@ -141,7 +141,7 @@ class TargetGraph:
     messages: tuple[str, ...] = ()
     roots: ConfigurationRoots | None = None
     named: frozenset[Label] = frozenset()
-    errors: tuple[LoadError, ...] = ()
+    errors: tuple[ModelbuildError, ...] = ()
     unbuildable: tuple[Label, ...] = ()
 
     def owner(self, label: Label) -> Target | None:

@@ -33,13 +33,13 @@ class PatternMatcher:
             try:
                 matched.append((pattern, self._packages_of(pattern)))
             except LoadError as error:
-                self._packages.keep(error)
+                self._packages.kept.keep(error)
         self._packages.ensure(key for _, keys in matched for key in keys)
         for pattern, keys in matched:
             try:
                 labels = self._labels(pattern, keys)
             except LoadError as error:
-                self._packages.keep(error)
+                self._packages.kept.keep(error)
                 if pattern.kind == "target" and not pattern.negative:
                     self.unmatched.append(pattern.label)
                 continue
@@ -98,7 +98,7 @@ class PatternMatcher:
             try:
                 found |= dict.fromkeys(self._tests_of(target, set(), ()))
             except LoadError as error:
-                self._packages.keep(error)
+                self._packages.kept.keep(error)
                 self.unmatched.append(label)
         return list(found)
 

@@ -9,7 +9,7 @@ from modelbuild.attribute import Dependency
 from modelbuild.errors import LoadError
 from modelbuild.label import Label
 from modelbuild.loading.build_options import BuildOptions
-from modelbuild.loading.declaration import LoadingContext
+from modelbuild.loading.dependencies import LoadingContext
 from modelbuild.loading.load import asks_for_platform, load_graph
 from modelbuild.loading.package import ConfigurationRoots, Package, Target, TargetGraph
 from modelbuild.loading.patterns import TargetPattern, parse_pattern

@@ -16,10 +16,11 @@ from modelbuild.artifact import Artifact
 from modelbuild.attribute import ResolvedTarget
 from modelbuild.configuration.toolchain_resolution import first_missing
 from modelbuild.errors import AnalysisError, LoadError, Location
+from modelbuild.kept_errors import combined
 from modelbuild.label import Label, parse_label
 from modelbuild.loading.attribute_error import attribute_errors
 from modelbuild.loading.build_options import HOST_PLATFORM
-from modelbuild.loading.declaration import combined, dependencies_of
+from modelbuild.loading.dependencies import dependencies_of
 from modelbuild.loading.suggestion import did_you_mean
 from modelbuild.platform import PlatformInfo
 from modelbuild.provider import DefaultInfo, DeviceBinaryInfo, Provider, RunnerInfo

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelbuild.configuration.configure import configure
-from modelbuild.errors import ModelbuildError
 from modelbuild.loading.build_options import BuildOptions
-from modelbuild.loading.load import load_graph
-from modelbuild.loading.workspace import open_workspace
 from tests.bazel.twins import Twins, labels, unpack
 from tests.command_line import CommandLine
 
@@ -49,21 +45,13 @@ def options(platform: str, defines: tuple[str, ...]) -> BuildOptions:
 
 def ours(twins: Twins, platform: str, defines: tuple[str, ...], targets: list[str]) -> dict[str, str]:
     flags = ["--platform", f"//d:{platform}", *(flag for each in defines for flag in ("--define", each))]
-    done = CommandLine(twins.ours).run("build", "--json", *flags, "--", *targets)
-    assert done.exit_code == 0, done.stderr
+    done = CommandLine(twins.ours).run("build", "--keep-going", "--json", *flags, "--", *targets)
+    assert done.exit_code in (0, 1), done.stderr
     return {
         result["label"]: "".join((twins.ours / path).read_text() for path in result["files"])
         for result in json.loads(done.stdout)["targets"]
+        if result["built"]
     }
-
-
-def refused(twins: Twins, platform: str, defines: tuple[str, ...], target: str) -> bool:
-    """Whether configuration refuses it: a tenth of the time that a whole build takes."""
-    try:
-        configure(load_graph(open_workspace(str(twins.ours)), [target], options=options(platform, defines)))
-    except ModelbuildError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -75,16 +63,11 @@ def test_same_branches_and_refusals(twins: Twins, platform: str) -> None:
     for defines in DEFINES:
         expected = theirs(twins, platform, defines, targets)
         assert expected
-        found = ours(twins, platform, defines, list(expected))
+        found = ours(twins, platform, defines, targets)
         different += [
-            f"{target} {defines}: Bazel {content!r}, we {found.get(target)!r}"
-            for target, content in expected.items()
-            if found.get(target) != content
-        ]
-        different += [
-            f"{target} {defines}: Bazel refuses it, and we do not"
+            f"{target} {defines}: Bazel {expected.get(target)!r}, we {found.get(target)!r}"
             for target in targets
-            if target not in expected and not refused(twins, platform, defines, target)
+            if found.get(target) != expected.get(target)
         ]
     assert not different, "\n".join(different)
 
@@ -93,6 +76,5 @@ def test_constraint_values_count_as_in_newer_versions(twins: Twins) -> None:
     twins.put(unpack(CASES.read_text()))
     expected = theirs(twins, "drone", ("mode=debug",), sorted(NEWER))
     assert expected == {"//p:define_over_cpu": "debug\n"}
-    assert refused(twins, "drone", ("mode=debug",), "//p:define_over_cpu")
-    found = ours(twins, "drone", ("mode=debug",), sorted(NEWER - set(expected)))
+    found = ours(twins, "drone", ("mode=debug",), sorted(NEWER))
     assert found == {"//p:two": "both\n", "//p:define_and_cpu": "arm\n"}

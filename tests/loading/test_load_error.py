@@ -233,6 +233,11 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "rule_file_raises": ({BUILD: "load('//rules:r.py', 'r')\n", "rules/r.py": "\nx = 1 / 0\n"}, ["//..."]),
     "repository_unknown": ({BUILD: "load('@acme//:r.py', 'r')\n"}, ["//..."]),
+    "repository_unknown_dependency": (
+        {BUILD: "filegroup(\n    name = 'x',\n    srcs = ['@acme//models:teacher'],\n)\n"},
+        ["//:x"],
+    ),
+    "repository_unknown_pattern": ({BUILD: "filegroup(name = 'x')\n"}, ["@acme//models:teacher"]),
     # labels
     "no_such_target": ({BUILD: "filegroup(name = 'teacher')\n"}, ["//:techer"]),
     "no_such_dependency": (

@@ -49,6 +49,41 @@ def test_keep_going_builds_what_errors_of_loading_leave(workspace: CommandLine) 
     assert "there is no target `//:none`" in none_left.stderr
 
 
+def test_keep_going_builds_what_errors_of_analysis_leave(workspace: CommandLine) -> None:
+    wrong = 'genrule(name = "wrong", outs = ["w", "v"], cmd = "echo > $@")\n'
+    workspace.put(
+        "BUILD.models",
+        'constraint_setting(name = "board")\n'
+        'constraint_value(name = "small", constraint_setting = ":board")\n'
+        'constraint_value(name = "large", constraint_setting = ":board")\n'
+        'platform(name = "device", constraint_values = [":small"])\n'
+        'config_setting(name = "is_large", constraint_values = [":large"])\n'
+        f"{wrong}"
+        'genrule(name = "after", srcs = [":v"], outs = ["a"], cmd = "echo > $@")\n'
+        'genrule(name = "last", srcs = [":after"], outs = ["l"], cmd = "echo > $@")\n'
+        'genrule(name = "no_branch", srcs = select({":is_large": []}), outs = ["n"], cmd = "echo > $@")\n'
+        'genrule(name = "after_branch", srcs = [":n"], outs = ["ab"], cmd = "echo > $@")\n'
+        'genrule(name = "other", outs = ["o"], cmd = "echo > $@", target_compatible_with = [":large"])\n'
+        'genrule(name = "good", outs = ["g"], cmd = "echo > $@")\n',
+    )
+    flags = ("--json", "--platform", "//:device", "//...", "//:other")
+    assert workspace.run("build", *flags).exit_code == 2
+    gone = {f"//:{name}" for name in ("wrong", "after", "last", "no_branch", "after_branch", "other")}
+    for _ in range(2):  # What has errors is never taken for up to date.
+        result = workspace.build("-k", *flags, expect=1)
+        assert result.stderr.count("error: `//:wrong`: `$@` needs exactly one output") == 1
+        assert result.stderr.count("error: no condition of this `select`") == 1
+        assert result.stderr.count("error: `//:other` cannot be built for `//:device`") == 1
+        assert result.stderr.count("error: ") == 3
+        assert gone <= set(json.loads(result.stdout)["skipped"]) == set(result.finished["skipped"])
+        assert workspace.out("g") == "\n"
+    only = workspace.run("build", "-k", "--platform", "//:device", "//:after", "//:no_branch")
+    assert only.exit_code == 2
+    assert "also at BUILD.models" in only.stderr
+    workspace.put("BUILD.models", 'genrule(name = "good", outs = ["g"], cmd = "echo > $@")\n')
+    workspace.build("-k", "//...")
+
+
 def test_keep_going_builds_the_rest(workspace: CommandLine) -> None:
     workspace.put(
         "BUILD.models",
