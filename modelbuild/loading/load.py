@@ -252,9 +252,8 @@ class _Loading:
                             error.notes = (*error.notes, f"`{target.rule}` takes toolchains of this type")
                             error.hint = _toolchain_type_hint(label)
                         errors.append(error)
-                        if (
-                            len(errors) >= MANY_ERRORS and not self._keep_going
-                        ):  # To look for the place and a hint of each takes time.
+                        # To look for the place and a hint of each takes time.
+                        if len(errors) >= MANY_ERRORS and not self._keep_going:
                             raise combined(errors, complete=False) from None
                         continue
                     if other is not None:
