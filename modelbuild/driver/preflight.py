@@ -15,7 +15,7 @@ from modelbuild.actions.key import action_key
 from modelbuild.actions.result import ActionResult, OutputDigest, StandingResult
 from modelbuild.errors import EnvironmentFailure, ModelbuildError
 from modelbuild.execution.resources import ResourcePool
-from modelbuild.execution.scheduler import World
+from modelbuild.execution.world import World
 
 
 def refuse_oversized(

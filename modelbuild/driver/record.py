@@ -9,7 +9,7 @@ from typing import Any
 
 from modelbuild.actions.action import Action
 from modelbuild.cache.trace import TraceRow
-from modelbuild.execution.scheduler import Settled
+from modelbuild.execution.world import Settled
 
 _HOST = platform.node()
 

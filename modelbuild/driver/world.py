@@ -25,8 +25,8 @@ from modelbuild.execution.executor import (
 )
 from modelbuild.execution.local import LocalExecutor
 from modelbuild.execution.output_tree import OutputTree
-from modelbuild.execution.scheduler import Estimate, Settled
 from modelbuild.execution.step import ProgressCallback
+from modelbuild.execution.world import Estimate, Settled
 from modelbuild.tool import PythonTool
 from modelbuild.tree import Tree
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from modelbuild.actions.action import Action
-from modelbuild.actions.result import ActionResult, OutputDigest
+from modelbuild.actions.result import ActionResult
 from modelbuild.cache.storage_failure import storage_failure
 from modelbuild.digest import Digest, digest_file
 from modelbuild.errors import ActionFailed, AnalysisError, CacheError, Interrupted, ModelbuildError
@@ -24,8 +24,10 @@ from modelbuild.execution.diagnosis import LOG_LINES, diagnose, log_notes
 from modelbuild.execution.environment import ToolIdentities
 from modelbuild.execution.executor import ExecutionContext, LocalBlobs, PreparedAction, Progress
 from modelbuild.execution.host_program import parse_program
+from modelbuild.execution.in_process import lay_out_tree, write_file
 from modelbuild.execution.materialize import ActionDirectory, parent_folders
 from modelbuild.execution.tool_environment import ToolEnvironment, ToolEnvironments
+from modelbuild.execution.tool_request import REQUEST, tool_request
 from modelbuild.execution.work_area import WorkArea, remove_tree
 from modelbuild.execution.worker_pool import (
     SHELL,
@@ -37,7 +39,6 @@ from modelbuild.execution.worker_pool import (
     worker_environment,
 )
 from modelbuild.tool import Lock, PythonTool, ShellTool, TreeTool, WriteTool
-from modelbuild.tree import Tree, TreeFile
 
 _FULL_BYTES = 256 << 10
 """A disk with less than this free when a tool fails is full."""
@@ -47,8 +48,6 @@ _MAX_ARGUMENT_BYTES = 100_000
 
 _GENRULE_SETUP = "set -e\nset -u\nset -o pipefail\n"
 """The options Bazel's genrule-setup.sh sets."""
-
-_REQUEST = "request.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,48 +150,14 @@ class LocalExecutor:
         started = time.monotonic()
         try:
             if isinstance(tool, WriteTool):
-                return ActionResult(self._write(prepared), duration_s=time.monotonic() - started)
-            if isinstance(tool, TreeTool):
-                return ActionResult(self._tree(prepared), duration_s=time.monotonic() - started)
-            return self._run(prepared, ctx)
+                made = write_file(prepared, self._blobs, self._area)
+            elif isinstance(tool, TreeTool):
+                made = lay_out_tree(prepared, self._blobs)
+            else:
+                return self._run(prepared, ctx)
+            return ActionResult(made, duration_s=time.monotonic() - started)
         except OSError as error:
             raise storage_failure(error, self._area.path) from error
-
-    def _write(self, prepared: PreparedAction) -> dict[str, OutputDigest]:
-        params = prepared.action.params
-        content = str(params["content"]).encode()
-        executable = bool(params.get("executable"))
-        name = next(iter(prepared.action.outputs))
-        if not executable:
-            return {name: OutputDigest("file", self._blobs.put_bytes(content))}
-        directory = self._area.take(prepared.key, frozenset())
-        try:
-            path = os.path.join(directory.tmp, "content")
-            with open(path, "wb") as stream:
-                stream.write(content)
-            return {name: OutputDigest("file", self._blobs.adopt(path, executable=True), executable=True)}
-        finally:
-            self._area.give_back(directory)
-
-    def _tree(self, prepared: PreparedAction) -> dict[str, OutputDigest]:
-        files: dict[str, TreeFile] = {}
-        for each in prepared.inputs:
-            inner = each.tree.files if each.tree else (TreeFile("", each.digest, each.executable),)
-            for file in inner:
-                path = f"{each.name}/{file.path}" if file.path else each.name
-                if path in files:
-                    raise ActionFailed(f"`{prepared.action.owner}` puts two files at `{path}` of its tree")
-                if each.path is not None:  # A file of the workspace is no blob yet.
-                    self._blobs.put_file(os.path.join(each.path, file.path).rstrip("/"), file.digest)
-                files[path] = TreeFile(path, file.digest, file.executable)
-        for path in files:
-            parent = os.path.dirname(path)
-            while parent:
-                if parent in files:
-                    raise ActionFailed(f"`{prepared.action.owner}`: `{parent}` is a file and a directory")
-                parent = os.path.dirname(parent)
-        digest = self._blobs.put_bytes(Tree(tuple(files[path] for path in sorted(files))).encode())
-        return {next(iter(prepared.action.outputs)): OutputDigest("tree", digest)}
 
     def _run(self, prepared: PreparedAction, ctx: ExecutionContext) -> ActionResult:
         action = prepared.action
@@ -271,7 +236,7 @@ class LocalExecutor:
         if isinstance(action.tool, PythonTool):
             if ctx.scratch is not None:
                 os.makedirs(ctx.scratch, exist_ok=True)
-            with open(os.path.join(directory.root, _REQUEST), "w", encoding="utf-8") as stream:
+            with open(os.path.join(directory.root, REQUEST), "w", encoding="utf-8") as stream:
                 data = tool_request(action, ctx.scratch)
                 # As inputs: relative, so that a path which ends up in an output is the same everywhere.
                 data["packages"] = directory.link_packages(equipment.packages)
@@ -366,29 +331,9 @@ def _publish_log(directory: ActionDirectory, ctx: ExecutionContext) -> str:
     return ctx.log_path
 
 
-def tool_request(action: Action, scratch: str | None, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What `request.json` holds; paths are relative to the action's directory."""
-    return {
-        "params": _plain(action.params),
-        "inputs": {name.removeprefix("in/"): name for name in action.inputs},
-        "outputs": {name.removeprefix("out/"): name for name in action.outputs},
-        "scratch": scratch,
-        "threads": action.threads,
-        "arguments": list(arguments),
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value
-
-
 def _policy(action: Action) -> OutputPolicy:
     if isinstance(action.tool, PythonTool):
-        return OutputPolicy(ignored=frozenset({_REQUEST}), refuse_pickles=True)
+        return OutputPolicy(ignored=frozenset({REQUEST}), refuse_pickles=True)
     stated = bool(action.params.get("executable"))
     return OutputPolicy(scope="modelbuild-out", programs=True, executable=stated)
 

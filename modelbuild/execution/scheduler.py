@@ -7,14 +7,13 @@ from a rerun producer give an equal key and a hit: early cutoff needs no case of
 from __future__ import annotations
 
 import contextlib
-import heapq
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeGuard
+from typing import TypeGuard
 
 from modelbuild.actions.action import Action, Resources
 from modelbuild.actions.graph import ActionGraph
@@ -22,61 +21,12 @@ from modelbuild.actions.key import ActionKey, action_key
 from modelbuild.actions.result import ActionResult, OutputDigest, StandingResult
 from modelbuild.errors import ActionFailed, CacheError, EnvironmentFailure, Location, ModelbuildError
 from modelbuild.events import ActionFinished, ActionProgress, ActionStarted, Event, Outcome
+from modelbuild.execution.ready_queue import ReadyQueue
 from modelbuild.execution.resources import ResourcePool
 from modelbuild.execution.step import Step, StepCancelled, StepOutcome
+from modelbuild.execution.world import Settled, World
 
 DEFAULT_RAM = Resources().ram
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What an action's last run cost."""
-
-    duration_s: float
-    peak_rss_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """An action after the build. outcome `failed` has no result; one that was never reached is absent."""
-
-    key: ActionKey
-    outcome: Outcome
-    result: ActionResult | None
-    error: ModelbuildError | None = None
-
-
-class World(Protocol):
-    """What the scheduler asks of the rest: digests, identities, caches. The driver implements it."""
-
-    def source(self, path: str) -> OutputDigest:
-        """The digest of a source artifact, whose `path` is relative to the workspace."""
-
-    def tool_identity(self, action: Action) -> str:
-        """The digest of the action's tool and its environment."""
-
-    def lookup(self, key: str) -> ActionResult | None:
-        """A complete and unaltered result of the action cache."""
-
-    def is_current(self, action: Action, result: ActionResult) -> bool:
-        """Whether modelbuild-out holds this very result already."""
-
-    def link(self, action: Action, result: ActionResult) -> None:
-        """Put the outputs into modelbuild-out."""
-
-    def reason(self, action: Action, key: ActionKey, inputs: Mapping[str, OutputDigest]) -> str:
-        """Why the action has to run, as `explain` says it."""
-
-    def settled(
-        self, action: Action, settled: Settled, inputs: Mapping[str, OutputDigest], reason: str
-    ) -> None:
-        """An action has run or come from a cache: remember it."""
-
-    def warm(self, action: Action) -> None:
-        """The action will probably run soon: prepare what takes long to prepare."""
-
-    def estimate(self, action: Action) -> Estimate | None:
-        """What the action cost last time, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +85,20 @@ class Scheduler:
         self._cancelled = threading.Event()
         self._stopping = False
         self._warmed: set[int] = set()
+        self._ready = ReadyQueue(graph, self._known, self._expected_s)
 
     def run(self) -> None:
         """Settle everything that can be. Raises what is no action's fault: a full disk, Ctrl-C."""
-        dependents, waiting = self._edges()
-        heights = self._heights(dependents)
-        ready = [(-heights[i], i) for i, count in waiting.items() if count == 0]
-        heapq.heapify(ready)
-        parked: list[tuple[float, int, _Running]] = []
+        ready = self._ready
+        parked: list[tuple[int, _Running]] = []
         switch_interval = sys.getswitchinterval()
-        sys.setswitchinterval(
-            0.0005
-        )  # A worker that wants the interpreter gets it within half a millisecond.
+        # A worker that wants the interpreter gets it within half a millisecond.
+        sys.setswitchinterval(0.0005)
         threads = ThreadPoolExecutor(self._jobs, thread_name_prefix="action")
         try:
             while True:
                 for index in self._received():
-                    self._release(index, dependents, waiting, heights, ready)
+                    self._release(index)
                 if self._stopping:
                     ready.clear()
                     parked.clear()
@@ -159,13 +106,13 @@ class Scheduler:
                 looks = self._jobs
                 while ready and looks and len(parked) < 2 * self._jobs:
                     looks -= 1
-                    _, index = heapq.heappop(ready)
+                    index = ready.pop()
                     finished, task = self._look(index)
                     if task is not None:
-                        parked.append((-heights[index], index, task))
-                        self._warm(index, dependents)
+                        parked.append((index, task))
+                        self._warm(index)
                     if finished:
-                        self._release(index, dependents, waiting, heights, ready)
+                        self._release(index)
                 parked = self._start_parked(threads, parked)
                 if ready and len(parked) < 2 * self._jobs:
                     continue
@@ -184,48 +131,15 @@ class Scheduler:
         """End everything that runs; what was not finished is not cached."""
         self._cancelled.set()
 
-    def _edges(self) -> tuple[dict[int, list[int]], dict[int, int]]:
-        dependents: dict[int, list[int]] = {}
-        waiting: dict[int, int] = {}
-        known = self._known
-        for index, dependencies in enumerate(self._graph.dependencies):
-            if index in known:
-                continue
-            count = 0
-            for dependency in dependencies:
-                if dependency not in known:
-                    dependents.setdefault(dependency, []).append(index)
-                    count += 1
-            waiting[index] = count
-        return dependents, waiting
+    def _expected_s(self, action: Action) -> float:
+        estimate = self._world.estimate(action)
+        return estimate.duration_s if estimate else 1.0
 
-    def _heights(self, dependents: Mapping[int, Sequence[int]]) -> dict[int, float]:
-        """Seconds from the start of each action to the end of the build, along the longest path."""
-        heights: dict[int, float] = {}
-        for index in range(len(self._graph.dependencies) - 1, -1, -1):
-            if index in self._known:
-                continue
-            above = max((heights[d] for d in dependents.get(index, ())), default=0.0)
-            estimate = self._world.estimate(self._graph.actions[index])
-            heights[index] = above + (estimate.duration_s if estimate else 1.0)
-        return heights
+    def _release(self, index: int) -> None:
+        if self.settled[index].result is not None:
+            self._ready.release(index)
 
-    def _release(
-        self,
-        index: int,
-        dependents: Mapping[int, Sequence[int]],
-        waiting: dict[int, int],
-        heights: Mapping[int, float],
-        ready: list[tuple[float, int]],
-    ) -> None:
-        if self.settled[index].result is None:
-            return
-        for dependent in dependents.get(index, ()):
-            waiting[dependent] -= 1
-            if waiting[dependent] == 0:
-                heapq.heappush(ready, (-heights[dependent], dependent))
-
-    def _warm(self, index: int, dependents: Mapping[int, Sequence[int]]) -> None:
+    def _warm(self, index: int) -> None:
         """What depends on an action that runs will probably run, too."""
         todo = [index]
         while todo:
@@ -233,7 +147,7 @@ class Scheduler:
             if each not in self._warmed:
                 self._warmed.add(each)
                 self._world.warm(self._graph.actions[each])
-                todo.extend(dependents.get(each, ()))
+                todo.extend(self._ready.dependents(each))
 
     def _input_digests(self, action: Action) -> dict[str, OutputDigest]:
         digests = {}
@@ -284,10 +198,10 @@ class Scheduler:
         return action.resources
 
     def _start_parked(
-        self, threads: ThreadPoolExecutor, parked: list[tuple[float, int, _Running]]
-    ) -> list[tuple[float, int, _Running]]:
+        self, threads: ThreadPoolExecutor, parked: list[tuple[int, _Running]]
+    ) -> list[tuple[int, _Running]]:
         left = []
-        for height, index, task in sorted(parked, key=lambda entry: entry[:2]):
+        for index, task in sorted(parked, key=lambda entry: (-self._ready.height(entry[0]), entry[0])):
             if len(self._running) < self._jobs and self._pool.try_acquire(task.resources):
                 self._running[index] = task
                 estimate = self._world.estimate(task.action)
@@ -304,7 +218,7 @@ class Scheduler:
                 )
                 threads.submit(self._work, index, task)
             else:
-                left.append((height, index, task))
+                left.append((index, task))
         return left
 
     def _work(self, index: int, task: _Running) -> None:

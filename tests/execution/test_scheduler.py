@@ -17,8 +17,9 @@ from modelbuild.digest import digest_bytes
 from modelbuild.errors import ActionFailed, CacheError
 from modelbuild.events import ActionFinished, ActionStarted, Event
 from modelbuild.execution.resources import MachineResources, ResourcePool
-from modelbuild.execution.scheduler import Estimate, Scheduler, Settled
+from modelbuild.execution.scheduler import Scheduler
 from modelbuild.execution.step import ProgressCallback, Step
+from modelbuild.execution.world import Estimate, Settled
 from modelbuild.label import Label
 from modelbuild.tool import ShellTool
 
