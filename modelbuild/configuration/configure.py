@@ -16,7 +16,7 @@ from modelbuild.errors import AnalysisError, LoadError, ModelbuildError
 from modelbuild.kept_errors import KeptErrors
 from modelbuild.label import Label, parse_label
 from modelbuild.loading.dependencies import LoadingContext, dependencies_of
-from modelbuild.loading.package import Target, TargetGraph
+from modelbuild.loading.package import Target, TargetGraph, dependency_cycle
 from modelbuild.loading.select import Condition, Select, choose, resolve_select, resolve_value
 from modelbuild.platform import ConfigSettingInfo, ConstraintValueInfo, PlatformInfo
 from modelbuild.rule import Rule
@@ -109,7 +109,7 @@ class _Configuration:
         target = self._targets.targets[owner[0]]
         try:
             if owner in self._active:
-                raise AnalysisError(f"`{owner[0]}` needs a toolchain that is made with its help")
+                raise self._cycle(owner, frames)
             self._active.add(owner)
             configured = self._configured(target, owner)
         except ModelbuildError as error:
@@ -117,6 +117,16 @@ class _Configuration:
             self._errors.keep(error.located(target.location, target.source_line()))
             return
         frames.append(_Frame(configured, configured.needed[::-1] if not configured.incompatible else []))
+
+    def _cycle(self, key: ConfiguredKey, frames: Sequence[_Frame]) -> ModelbuildError:
+        """What waits in `frames` waits for itself: through a branch or a toolchain, else loading saw it."""
+        keys = [frame.configured.key for frame in frames]
+        cycle = [frame.configured for frame in frames[keys.index(key) :]]
+        following = [*(each.key for each in cycle[1:]), key]
+        for each, after in zip(cycle, following, strict=True):
+            if after in map(self._owner_key, each.toolchains):
+                return AnalysisError(f"`{key[0]}` needs a toolchain that is made with its help")
+        return dependency_cycle([each.target for each in cycle])
 
     def _rests_on_failed(self, configured: ConfiguredTarget) -> bool:
         """Whether an error took away the target or something that it needs."""
@@ -145,6 +155,7 @@ class _Configuration:
             attributes = resolve_select(attributes, lambda select: self._branch(target, select, platform))
             rule = _parsed(target, attributes)
             dependencies = [label for labels in dependencies_of(rule).values() for label in labels]
+        self._check_branches(target, dependencies)
         links = {label: self._key(label, platform) for label in dependencies}
         links |= self._exec_links(target, rule)
         variants, links = self._split(target, rule, links)
@@ -168,6 +179,13 @@ class _Configuration:
             if missing:
                 return _incompatible(configured, f"it {missing}")
         return configured
+
+    def _check_branches(self, target: Target, dependencies: Sequence[Label]) -> None:
+        """A branch that is taken has to lead somewhere; loading has seen where it does not."""
+        known = self._targets.branch_errors
+        for label in dependencies if known else ():
+            if (target.label, label) in known:
+                raise known[target.label, label]
 
     def _check_host(self, target: Target, rule: Rule) -> None:
         """A toolchain for other machines is not chosen; any other target for them cannot be had at all."""

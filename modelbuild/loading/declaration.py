@@ -187,12 +187,14 @@ class PackageDeclaration:
         except ValidationError as error:
             self._errors += attribute_errors(error, rule, rule_class, str(label), location, self._root)
             return
-        dependencies: dict[Label, None] = {}
+        dependencies: Counter[Label] = Counter()
         for instance in instances:
+            here: dict[Label, None] = {}
             for key, found in dependencies_of(instance).items():
                 if len(found) > 1 and len(set(found)) < len(found) and isinstance(attributes.get(key), list):
                     self._duplicate(key, found, label, location)
-                dependencies |= dict.fromkeys(found)
+                here |= dict.fromkeys(found)
+            dependencies.update(tuple(here))
         conditions: dict[Label, None] = {}
         for key in configurable:
             for select in selects(attributes[key]):
@@ -214,6 +216,7 @@ class PackageDeclaration:
             tuple(attributes.get("tags", ())),
             None if configurable else instances[0],
             tuple(dependencies),
+            tuple(label for label, count in dependencies.items() if count < len(instances)),
             tuple(conditions),
             tuple(outputs),
             tuple(parse_label(text) for text in rule_class.toolchain_types(attributes)),
@@ -246,6 +249,9 @@ class PackageDeclaration:
                 location=target.location,
                 notes=(f"first at {other.place}, by `{other.rule}`",),
             )
+        for output in target.outputs:
+            if output in target.dependencies:
+                raise LoadError(f"`{target.label}` has `{output.name}` as an input and as an output")
         self._targets[name] = target
         for output in target.outputs:
             if output.name == name:  # as in Bazel: the label then means the target

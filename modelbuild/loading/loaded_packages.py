@@ -93,8 +93,11 @@ class LoadedPackages:
         (self._files if found else self._absent).add(path)
         return found
 
-    def ensure(self, keys: Iterable[PackageKey]) -> None:
-        """Load packages that are not loaded; those that do not exist are remembered as None."""
+    def ensure(self, keys: Iterable[PackageKey], *, lenient: bool = False) -> None:
+        """Load packages that are not loaded; those that do not exist are remembered as None.
+
+        lenient: errors are only remembered, for whoever needs what is in such a package.
+        """
         wanted = []
         for key in dict.fromkeys(keys):
             if key in self._packages:
@@ -116,15 +119,16 @@ class LoadedPackages:
             try:
                 package = PackageDeclaration(evaluated, root, self._classes, self.crosses).package()
             except LoadError as error:
-                errors.append(error)
-                if self._keep_going:
-                    key = (evaluated.repository, evaluated.package)
-                    self._packages[key], self._broken[key] = None, error
-                    self.kept.keep(error)
+                key = (evaluated.repository, evaluated.package)
+                self._packages[key], self._broken[key] = None, error
+                if not lenient:
+                    errors.append(error)
                 continue
             self._packages[evaluated.repository, evaluated.package] = package
         if errors and not self._keep_going:
             raise combined(errors)
+        for each in errors:
+            self.kept.keep(each)
 
     def broken(self, key: PackageKey) -> LoadError | None:
         """The error in a package, if that is why there is none."""

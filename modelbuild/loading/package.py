@@ -32,7 +32,8 @@ class Target:
     attributes: as written, without those that are None; a Select stands in a list. instance: the validated
     rule, or None when an attribute holds a Select. location: the call in the BUILD file; chain: the macro
     frames below it, outermost first. dependencies: labels in its attributes, each branch of each select
-    included, in order. conditions: labels of the select conditions. outputs: labels of the output files it
+    included, in order. conditional: those that only some branches hold. conditions: labels of the select
+    conditions. outputs: labels of the output files it
     declares by name. toolchain_types: what it may ask toolchains of.
     """
 
@@ -47,6 +48,7 @@ class Target:
     tags: tuple[str, ...] = ()
     instance: Rule | None = field(default=None, repr=False)
     dependencies: tuple[Label, ...] = ()
+    conditional: tuple[Label, ...] = ()
     conditions: tuple[Label, ...] = ()
     outputs: tuple[Label, ...] = ()
     toolchain_types: tuple[Label, ...] = ()
@@ -125,10 +127,12 @@ class TargetGraph:
 
     targets: requested ones and their dependencies. sources: label -> absolute path. generated: label of an
     output file -> label of the target that makes it. requested: targets and files, in the order of the
-    patterns, test suites replaced by their tests. packages: `//pkg` -> package. order: targets, dependencies
-    first. messages: what `print` in BUILD files said. roots: None when nothing asks for a platform. named:
-    the requested targets that were named one by one, not by a wildcard. errors: what loading went on after.
-    unbuildable: targets that were asked for and that those errors took away.
+    patterns, test suites replaced by their tests. packages: `//pkg` -> package. order: targets, after those
+    that they need whatever branch of a select is taken. messages: what `print` in BUILD files said. roots:
+    None when nothing asks for a platform. named: the requested targets that were named one by one, not by a
+    wildcard. errors: what loading went on after. unbuildable: targets that were asked for and that those
+    errors took away. branch_errors: (user, label in a branch of one of its selects) -> what is wrong with
+    that, for who takes the branch.
     """
 
     targets: Mapping[Label, Target] = field(repr=False)
@@ -143,6 +147,7 @@ class TargetGraph:
     named: frozenset[Label] = frozenset()
     errors: tuple[ModelbuildError, ...] = ()
     unbuildable: tuple[Label, ...] = ()
+    branch_errors: Mapping[tuple[Label, Label], LoadError] = field(default_factory=dict, repr=False)
 
     def owner(self, label: Label) -> Target | None:
         """The target that `label` names or that makes the file it names; None for a source file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from textwrap import dedent
 
@@ -136,6 +136,8 @@ def found(tmp_path: Path) -> Analyze:
         platform: str = "",
         toolchains: tuple[str, ...] = ("//toolchains:all",),
         tell: Callable[[str], None] = lambda _: None,
+        more: Mapping[str, str] = {},
+        keep_going: bool = False,
         **kw: str,
     ) -> Analysis:
         files = {
@@ -144,13 +146,15 @@ def found(tmp_path: Path) -> Analyze:
             "toolchains/BUILD.models": TOOLCHAINS,
             "platforms/BUILD.models": PLATFORMS,
             "p/BUILD.models": dedent(text),
+            **more,
         }
         for name, content in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(content)
         options = BuildOptions(platform, "", toolchains, tuple(sorted(kw.items())))
-        graph = load_graph(open_workspace(str(tmp_path)), patterns or ("//p:all",), options=options)
-        return analyze(graph, tell)
+        workspace = open_workspace(str(tmp_path))
+        graph = load_graph(workspace, patterns or ("//p:all",), options=options, keep_going=keep_going)
+        return analyze(graph, tell, keep_going=keep_going)
 
     return run
 
