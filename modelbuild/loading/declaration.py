@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any
 
 from pydantic import ValidationError
@@ -187,14 +188,16 @@ class PackageDeclaration:
         except ValidationError as error:
             self._errors += attribute_errors(error, rule, rule_class, str(label), location, self._root)
             return
-        dependencies: Counter[Label] = Counter()
+        branches: list[dict[Label, None]] = []
         for instance in instances:
             here: dict[Label, None] = {}
             for key, found in dependencies_of(instance).items():
                 if len(found) > 1 and len(set(found)) < len(found) and isinstance(attributes.get(key), list):
                     self._duplicate(key, found, label, location)
                 here |= dict.fromkeys(found)
-            dependencies.update(tuple(here))
+            branches.append(here)
+        dependencies = reduce(or_, branches)
+        always = frozenset.intersection(*map(frozenset, branches))
         conditions: dict[Label, None] = {}
         for key in configurable:
             for select in selects(attributes[key]):
@@ -216,7 +219,7 @@ class PackageDeclaration:
             tuple(attributes.get("tags", ())),
             None if configurable else instances[0],
             tuple(dependencies),
-            tuple(label for label, count in dependencies.items() if count < len(instances)),
+            tuple(label for label in dependencies if label not in always),
             tuple(conditions),
             tuple(outputs),
             tuple(parse_label(text) for text in rule_class.toolchain_types(attributes)),
