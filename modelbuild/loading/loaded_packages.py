@@ -49,6 +49,8 @@ class LoadedPackages:
         self.messages: list[str] = []
         self._keep_going = keep_going
         self._broken: dict[PackageKey, LoadError] = {}
+        self._noted: set[PackageKey] = set()
+        """Broken packages of which nobody was told."""
         self._known: dict[str, tuple[str, ...]] = {}
         self._hints = 0
         self.kept = KeptErrors(keep_going=keep_going)
@@ -99,8 +101,12 @@ class LoadedPackages:
         lenient: errors are only remembered, for whoever needs what is in such a package.
         """
         wanted = []
+        errors: list[ModelbuildError] = []
         for key in dict.fromkeys(keys):
             if key in self._packages:
+                if key in self._noted and not lenient:
+                    self._noted.remove(key)
+                    errors.append(self._broken[key])
                 continue
             try:
                 exists = self._exists(key)
@@ -110,7 +116,6 @@ class LoadedPackages:
                 wanted.append(key)
             else:
                 self._packages[key] = None
-        errors: list[ModelbuildError] = []
         for evaluated in self._evaluated(wanted):
             self._files.update(evaluated.files)
             self._directories.update(evaluated.directories)
@@ -121,7 +126,9 @@ class LoadedPackages:
             except LoadError as error:
                 key = (evaluated.repository, evaluated.package)
                 self._packages[key], self._broken[key] = None, error
-                if not lenient:
+                if lenient:
+                    self._noted.add(key)
+                else:
                     errors.append(error)
                 continue
             self._packages[evaluated.repository, evaluated.package] = package

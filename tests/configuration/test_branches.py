@@ -70,6 +70,18 @@ genrule(name = "t", srcs = select({":debug": ["//q:x"], "//conditions:default": 
         found(SETTING + text, "//...", more={"q/BUILD.models": wrong})
 
 
+def test_a_package_with_an_error_among_the_registered_toolchains(found: Analyze) -> None:
+    """It was only noted when a branch led to it; a wildcard that registers toolchains must not pass it over."""
+    text = """
+load("//toolchains:rule.py", "compile")
+compile(name = "t", model = ":m")
+filegroup(name = "m", srcs = select({":debug": ["//q:x"], "//conditions:default": []}))
+"""
+    wrong = {"q/BUILD.models": 'toolchain(name = "x", nope = 1)'}
+    with pytest.raises(LoadError, match="`toolchain` has no attribute `nope`"):
+        found(SETTING + text, toolchains=("//q/...", "//toolchains:all"), more=wrong)
+
+
 def test_a_branch_that_leads_back(found: Analyze) -> None:
     text = """
 genrule(name = "a", srcs = select({":debug": [":c"], "//conditions:default": []}), outs = ["a.txt"], cmd = "echo > $@")
