@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 
 from modelbuild.cli.command_line import add_platform_flags, add_workspace_flags
 from modelbuild.cli.invocation import build_options, open_invocation
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import UsageError
+from modelbuild.label import Label
 
 SUMMARY = "Ask about configured targets"
 USAGE = "[flags] EXPRESSION"
@@ -36,18 +38,16 @@ def run(args: Namespace, terminal: Terminal) -> int:
     from modelbuild.loading.load import load_graph  # noqa: PLC0415
     from modelbuild.query.evaluate import evaluate, target_patterns  # noqa: PLC0415
     from modelbuild.query.grammar import parse  # noqa: PLC0415
-    from modelbuild.query.universe import load_universe  # noqa: PLC0415
+    from modelbuild.query.universe import query_graph  # noqa: PLC0415
 
     text = " ".join([*args.expression, *args.rest])
     if not text.strip():
         raise UsageError("there is no query", hint="`modelbuild cquery //...` lists all targets")
     expression = parse(text)
     invocation = open_invocation(args, terminal)
-    patterns = list(target_patterns(expression))
-    graph = load_universe(invocation.workspace, patterns, invocation.working_package)
     targets = load_graph(
         invocation.workspace,
-        patterns,
+        list(target_patterns(expression)),
         working_package=invocation.working_package,
         expand_suites=False,
         options=build_options(args, invocation),
@@ -56,14 +56,19 @@ def run(args: Namespace, terminal: Terminal) -> int:
         from modelbuild.analysis.analyze import analyze  # noqa: PLC0415 - rules choose, and none has run yet
 
         analyze(targets, terminal.say)
-    platforms: dict[str, list[str]] = {}
+    platforms: dict[Label, list[str]] = {}
+    taken: dict[Label, set[Label]] = {}
     for each in configure_targets(targets).order:
+        label = each.target.label
         where = str(each.platform.label) if each.platform and each.key[1] else _ANY
-        platforms.setdefault(str(each.target.label), []).append(where)
+        platforms.setdefault(label, []).append(where)
+        taken.setdefault(label, set()).update(each.dependencies, (other for other, _ in each.variants))
+    said = replace(targets, roots=None)  # As in `query`: only what BUILD lines say, so no toolchains.
+    graph = query_graph(said, invocation.workspace, invocation.working_package, taken)
     rows = [
         (str(label), graph.nodes[label].kind, where)
         for label in evaluate(expression, graph)
-        for where in (platforms.get(str(label), []) if graph.nodes[label].is_rule else [None])
+        for where in (platforms.get(label, []) if graph.nodes[label].is_rule else [None])
     ]
     if args.json:
         document = [{"label": label, "kind": kind, "configuration": where} for label, kind, where in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from modelbuild.attribute import Dependency
@@ -42,7 +42,17 @@ def load_universe(
         for_query=True,
         options=options,
     )
-    nodes = {node.label: node for node in _nodes(targets)}
+    return query_graph(targets, workspace, working_package)
+
+
+def query_graph(
+    targets: TargetGraph,
+    workspace: Workspace,
+    working_package: str = "",
+    taken: Mapping[Label, Collection[Label]] | None = None,
+) -> QueryGraph:
+    """All that was loaded. taken: target -> what it needs with the branches it takes; else it takes all."""
+    nodes = {node.label: node for node in _nodes(targets, taken or {})}
 
     def match(text: str) -> list[Label]:
         pattern = parse_pattern(text, working_package, workspace.is_package)
@@ -56,11 +66,15 @@ def load_universe(
     return QueryGraph(nodes.values(), match, files)
 
 
-def _nodes(targets: TargetGraph) -> Iterator[Node]:
+def _nodes(targets: TargetGraph, taken: Mapping[Label, Collection[Label]]) -> Iterator[Node]:
     for package in targets.packages.values():
         yield Node(Label(package.repository, package.name, BUILD_FILE), "source file")
         for target in package.targets.values():
-            yield _rule_node(target, targets.roots)
+            needed = target.dependencies
+            if target.conditional and target.label in taken:
+                chosen = taken[target.label]
+                needed = tuple(x for x in needed if x in chosen or x not in target.conditional)
+            yield _rule_node(target, (*needed, *target.conditions, *_implicit(target, targets.roots)))
         for name, maker in package.generated.items():
             label = Label(package.repository, package.name, name)
             yield Node(
@@ -76,7 +90,7 @@ def _nodes(targets: TargetGraph) -> Iterator[Node]:
         yield Node(label, "source file")
 
 
-def _rule_node(target: Target, roots: ConfigurationRoots | None) -> Node:
+def _rule_node(target: Target, dependencies: Iterable[Label]) -> Node:
     attributes: dict[str, Any] = {"name": target.label.name}
     attributes |= _declared(target)
     outputs = {output.name: output for output in target.outputs}
@@ -94,9 +108,7 @@ def _rule_node(target: Target, roots: ConfigurationRoots | None) -> Node:
         frozenset(target.attributes),
         target.location,
         is_test=target.is_test,
-        dependencies=tuple(
-            dict.fromkeys((*target.dependencies, *target.conditions, *_implicit(target, roots)))
-        ),
+        dependencies=tuple(dict.fromkeys(dependencies)),
     )
 
 

@@ -152,3 +152,31 @@ def test_who_names_a_platform_that_is_not_there(run: Run) -> None:
     Path("modelbuild.toml").write_text('[build]\nplatform = "//platforms:dron"\n')
     said = run("build", "//p:c", code=2)[1]
     assert "   = `platform` in modelbuild.toml names it\nhint: did you mean `:drone`?" in said
+
+
+def test_cquery_follows_the_branches_that_are_taken(run: Run, tmp_path: Path) -> None:
+    """Nothing behind the other branches is there, neither targets nor files, and they may lead nowhere."""
+    for name in ("arm.txt", "other.txt"):
+        (tmp_path / "p" / name).write_text("")
+    (tmp_path / "p/BUILD.models").write_text("""
+filegroup(
+    name = "t",
+    srcs = select({
+        ":fast_arm": ["@nowhere//p:x"],
+        "@platforms//cpu:arm64": [":on_arm"],
+        "//conditions:default": ["other.txt"],
+    }),
+)
+filegroup(name = "on_arm", srcs = ["arm.txt"])
+config_setting(name = "fast_arm", constraint_values = ["//platforms:fast", "@platforms//cpu:arm64"])
+""")
+    drone, _ = run("cquery", "deps(//p:t)", "--platform", "//platforms:drone")
+    assert drone.split("\n")[:-1] == [
+        "//p:arm.txt (null)",
+        "//p:on_arm (any)",
+        "//p:t (//platforms:drone)",
+    ]
+    phone, _ = run("cquery", "deps(//p:t)", "--platform", "//platforms:phone")
+    assert phone.split("\n")[:-1] == ["//p:other.txt (null)", "//p:t (//platforms:phone)"]
+    _, said = run("cquery", "deps(//p:t)", "--platform", "//platforms:fast-drone", code=2)
+    assert "no installed package provides repository `@nowhere`" in said
