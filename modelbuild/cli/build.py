@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from modelbuild.cli.command_line import add_build_flags, add_platform_flags, add_workspace_flags
-from modelbuild.cli.console import Above, ConsoleOptions, open_console
+from modelbuild.cli.console import ConsoleOptions, open_console
 from modelbuild.cli.invocation import build_request, open_invocation
 from modelbuild.cli.terminal import Terminal
 from modelbuild.errors import ModelbuildError
+
+if TYPE_CHECKING:
+    from modelbuild.cli.live_console import Above
 
 SUMMARY = "Build targets"
 USAGE = "[flags] TARGET..."

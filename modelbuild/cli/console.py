@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,9 @@ from modelbuild.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from modelbuild.cli.event_files import ResultSink
-    from modelbuild.cli.live_console import LiveConsole
+    from modelbuild.cli.live_console import Above, LiveConsole
     from modelbuild.cli.plain_console import PlainConsole
     from modelbuild.events import Event, EventSink
-
-
-Above = Callable[[int, int], Sequence[list[tuple[str, str]]]]
-"""(width, height) -> lines of (text, style) that a live console draws over the running actions."""
 
 
 @dataclass(frozen=True, slots=True)

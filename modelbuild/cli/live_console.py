@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from modelbuild.events import ActionFinished, BuildFinished, BuildStarted, Event
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from modelbuild.cli.console import Above
+Above = Callable[[int, int], Sequence[list[tuple[str, str]]]]
+"""(width, height) -> lines of (text, style) that are drawn over the running actions."""
 
 DELAY_S = 0.25
 _REFRESH_S = 0.125

@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from modelbuild.errors import AnalysisError, CacheError, EnvironmentFailure, Interrupted, Location
@@ -327,23 +327,3 @@ def _causes(output: str) -> tuple[str, ...]:
             text = text.removeprefix(prefix)
         lines.append(text)
     return tuple(lines[:_NOTES])
-
-
-def installer_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those environment variables of a person that decide where packages come from and how to reach them.
-
-    What would change what is installed (UV_OVERRIDE, UV_PRERELEASE, ...) is left out: the lock says that.
-    """
-    return {name: value for name, value in variables.items() if name in _NAMES or name.startswith(_STARTS)}
-
-
-_STARTS = ("UV_INDEX", "UV_HTTP_", "UV_CONCURRENT_", "UV_KEYRING_", "SSL_CERT_", "XDG_")
-_NAMES = frozenset(
-    {
-        "HOME", "USER", "LOGNAME", "TMPDIR", "NETRC", "UV_CACHE_DIR", "UV_DEFAULT_INDEX",
-        "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INSECURE_HOST", "UV_LINK_MODE", "UV_NATIVE_TLS",
-        "UV_NO_INDEX", "UV_OFFLINE",
-        "UV_SYSTEM_CERTS", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY",
-        "NO_PROXY", "ALL_PROXY",
-    }
-)  # fmt: skip

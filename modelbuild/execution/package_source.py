@@ -11,6 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from modelbuild.loading.workspace import Settings
 
+_STARTS = ("UV_INDEX", "UV_HTTP_", "UV_CONCURRENT_", "UV_KEYRING_", "SSL_CERT_", "XDG_")
+_NAMES = frozenset(
+    {
+        "HOME", "USER", "LOGNAME", "TMPDIR", "NETRC", "UV_CACHE_DIR", "UV_DEFAULT_INDEX",
+        "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INSECURE_HOST", "UV_LINK_MODE", "UV_NATIVE_TLS",
+        "UV_NO_INDEX", "UV_OFFLINE",
+        "UV_SYSTEM_CERTS", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY",
+        "NO_PROXY", "ALL_PROXY",
+    }
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class PackageSource:
@@ -30,10 +41,8 @@ def package_source(settings: Settings, root: Path, variables: Mapping[str, str])
 
     modelbuild.toml goes first, then uv's variables, then what pip is configured with.
     """
-    from modelbuild.execution.installer import installer_variables  # noqa: PLC0415 - seldom needed
-
     pip = pip_settings(variables)
-    handed_on = installer_variables(variables)
+    handed_on = _installer_variables(variables)
     links: tuple[str, ...] = ()
     if settings.find_links:
         is_page = "://" in settings.find_links
@@ -43,6 +52,14 @@ def package_source(settings: Settings, root: Path, variables: Mapping[str, str])
     if "SSL_CERT_FILE" not in handed_on and pip.get("cert"):
         handed_on["SSL_CERT_FILE"] = pip["cert"]
     return PackageSource(links, settings.offline, handed_on)
+
+
+def _installer_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those environment variables of a person that decide where packages come from and how to reach them.
+
+    What would change what is installed (UV_OVERRIDE, UV_PRERELEASE, ...) is left out: the lock says that.
+    """
+    return {name: value for name, value in variables.items() if name in _NAMES or name.startswith(_STARTS)}
 
 
 def pip_settings(variables: Mapping[str, str]) -> dict[str, str]:
