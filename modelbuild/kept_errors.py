@@ -11,18 +11,25 @@ class KeptErrors:
     """The errors of one phase, each once. keep_going: whether it goes on after them."""
 
     def __init__(self, *, keep_going: bool = False) -> None:
-        self._keep_going = keep_going
+        self.keep_going = keep_going
         self._errors: list[ModelbuildError] = []
         self._places: dict[str, set[Location | None]] = {}
 
     def keep(self, error: ModelbuildError) -> None:
         """Go on after an error; raises it when there is to be no going on."""
-        if not self._keep_going:
+        if not self.keep_going:
             raise error from None
         places = self._places.setdefault(error.message, set())
         if not places or error.location not in {None, *places}:
             self._errors.append(error)
         places.add(error.location)
+
+    def keep_all(self, errors: Sequence[ModelbuildError]) -> None:
+        """Go on after errors that were found together; raises them as one when there is to be no going on."""
+        if errors and not self.keep_going:
+            raise combined(errors)
+        for error in errors:
+            self.keep(error)
 
     @property
     def errors(self) -> tuple[ModelbuildError, ...]:

@@ -10,16 +10,12 @@ from modelbuild.kept_errors import combined
 from modelbuild.label import Label
 from modelbuild.loading.label_resolver import PASS_ON_TESTONLY, LabelResolver
 from modelbuild.loading.loaded_packages import LoadedPackages
-from modelbuild.loading.package import Target, dependency_cycle
+from modelbuild.loading.package import BranchErrors, Target, dependency_cycle
 from modelbuild.loading.source_file import BUILD_FILE
 from modelbuild.loading.visibility import group_labels
 
 MANY_ERRORS = 100
 """More errors than these say nothing more to someone who wants none."""
-
-BranchErrors = Mapping[tuple[Label, Label], LoadError]
-"""(user, label in a branch of one of its selects) -> what is wrong with that; as in Bazel, it is an error
-for who takes the branch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +32,13 @@ def find_closure(
     resolver: LabelResolver,
     *,
     toolchains: Collection[Label] = (),
-    keep_going: bool = False,
     for_query: bool = False,
 ) -> Closure:
     """Load what `roots` need. Raises LoadError, also for a cycle; or keeps it, and leaves out its users.
 
     toolchains: the registered ones; what asks for toolchains needs them. for_query: all branches are taken.
     """
-    walk = _Walk(packages, resolver, toolchains, keep_going=keep_going, for_query=for_query)
+    walk = _Walk(packages, resolver, toolchains, for_query=for_query)
     walk.follow({target.label: target for target in roots}.values())
     walk.follow_branches()
     return walk.closure()
@@ -67,13 +62,11 @@ class _Walk:
         resolver: LabelResolver,
         toolchains: Collection[Label],
         *,
-        keep_going: bool,
         for_query: bool,
     ) -> None:
         self._packages = packages
         self._resolver = resolver
         self._toolchains = toolchains
-        self._keep_going = keep_going
         self._for_query = for_query
         self._targets: dict[Label, Target] = {}
         self._edges: dict[Label, list[Target]] = {}
@@ -100,18 +93,15 @@ class _Walk:
                     if isinstance(found, LoadError):
                         errors.append(found)
                         # To look for the place and a hint of each takes time.
-                        if len(errors) >= MANY_ERRORS and not self._keep_going and not optional:
+                        if len(errors) >= MANY_ERRORS and not self._packages.kept.keep_going and not optional:
                             raise combined(errors, complete=False)
                         continue
                     needed.append(found)
                     following[found.label] = found
                 if len(errors) > before:
                     self._errors[target.label] = errors[before]
-            if errors and not optional:
-                if not self._keep_going:
-                    raise combined(errors)
-                for error in errors:
-                    self._packages.kept.keep(error)
+            if not optional:
+                self._packages.kept.keep_all(errors)
             level = [target for label, target in following.items() if label not in self._edges]
         if not optional:
             self._required = frozenset(self._targets)

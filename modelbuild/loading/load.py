@@ -76,7 +76,6 @@ class _Loading:
         keep_going: bool,
     ) -> None:
         self._for_query = for_query
-        self._keep_going = keep_going
         self._packages = LoadedPackages(workspace, evaluator, builtin, keep_going=keep_going)
         self._resolver = LabelResolver(self._packages, for_query=for_query)
         self._matcher = PatternMatcher(self._packages, self._resolver, for_query=for_query)
@@ -205,7 +204,6 @@ class _Loading:
             self._packages,
             self._resolver,
             toolchains=roots_of.toolchains if roots_of else (),
-            keep_going=self._keep_going,
             for_query=self._for_query,
         )
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from modelbuild.errors import LoadError, ModelbuildError
-from modelbuild.kept_errors import KeptErrors, combined
+from modelbuild.kept_errors import KeptErrors
 from modelbuild.label import Label
 from modelbuild.loading.declaration import PackageDeclaration
 from modelbuild.loading.evaluator import EvaluatedPackage, Evaluator
@@ -18,7 +18,6 @@ from modelbuild.loading.workspace import FOREIGN_BUILD_FILES, WORKSPACE_FILE, Wo
 
 PackageKey = tuple[str, str]
 """Repository and package."""
-
 
 MANY_HINTS = 100
 """So many errors get a hint."""
@@ -47,7 +46,6 @@ class LoadedPackages:
         self._absent: set[str] = set()
         self._crossings: dict[PackageKey, bool] = {}
         self.messages: list[str] = []
-        self._keep_going = keep_going
         self._broken: dict[PackageKey, LoadError] = {}
         self._noted: set[PackageKey] = set()
         """Broken packages of which nobody was told."""
@@ -132,10 +130,7 @@ class LoadedPackages:
                     errors.append(error)
                 continue
             self._packages[evaluated.repository, evaluated.package] = package
-        if errors and not self._keep_going:
-            raise combined(errors)
-        for each in errors:
-            self.kept.keep(each)
+        self.kept.keep_all(errors)
 
     def broken(self, key: PackageKey) -> LoadError | None:
         """The error in a package, if that is why there is none."""

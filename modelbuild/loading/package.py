@@ -121,6 +121,11 @@ class ConfigurationRoots:
     defines: tuple[tuple[str, str], ...] = ()
 
 
+BranchErrors = Mapping[tuple[Label, Label], LoadError]
+"""(user, label in a branch of one of its selects) -> what is wrong with that; as in Bazel, it is an error
+for who takes the branch."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetGraph:
     """Everything that the requested targets need.
@@ -131,8 +136,7 @@ class TargetGraph:
     that they need whatever branch of a select is taken. messages: what `print` in BUILD files said. roots:
     None when nothing asks for a platform. named: the requested targets that were named one by one, not by a
     wildcard. errors: what loading went on after. unbuildable: targets that were asked for and that those
-    errors took away. branch_errors: (user, label in a branch of one of its selects) -> what is wrong with
-    that, for who takes the branch.
+    errors took away.
     """
 
     targets: Mapping[Label, Target] = field(repr=False)
@@ -147,7 +151,7 @@ class TargetGraph:
     named: frozenset[Label] = frozenset()
     errors: tuple[ModelbuildError, ...] = ()
     unbuildable: tuple[Label, ...] = ()
-    branch_errors: Mapping[tuple[Label, Label], LoadError] = field(default_factory=dict, repr=False)
+    branch_errors: BranchErrors = field(default_factory=dict, repr=False)
 
     def owner(self, label: Label) -> Target | None:
         """The target that `label` names or that makes the file it names; None for a source file."""

@@ -50,7 +50,6 @@ def test_keep_going_builds_what_errors_of_loading_leave(workspace: CommandLine) 
 
 
 def test_keep_going_builds_what_errors_of_analysis_leave(workspace: CommandLine) -> None:
-    wrong = 'genrule(name = "wrong", outs = ["w", "v"], cmd = "echo > $@")\n'
     workspace.put(
         "BUILD.models",
         'constraint_setting(name = "board")\n'
@@ -58,7 +57,7 @@ def test_keep_going_builds_what_errors_of_analysis_leave(workspace: CommandLine)
         'constraint_value(name = "large", constraint_setting = ":board")\n'
         'platform(name = "device", constraint_values = [":small"])\n'
         'config_setting(name = "is_large", constraint_values = [":large"])\n'
-        f"{wrong}"
+        'genrule(name = "wrong", outs = ["w", "v"], cmd = "echo > $@")\n'
         'genrule(name = "after", srcs = [":v"], outs = ["a"], cmd = "echo > $@")\n'
         'genrule(name = "last", srcs = [":after"], outs = ["l"], cmd = "echo > $@")\n'
         'genrule(name = "no_branch", srcs = select({":is_large": []}), outs = ["n"], cmd = "echo > $@")\n'
